@@ -1,0 +1,1 @@
+"""What a dynamic network is: graph, rules, costs, traces, invariants, reference semantics."""

@@ -1,0 +1,20 @@
+"""Runs a bundle: plan, policy, budgets, exits. Loads onnxruntime only when a bundle is loaded."""
+
+from dynrt.runtime.backends import Backend, CallableBackend
+from dynrt.runtime.network import Network, load
+from dynrt.runtime.policy import Policy
+from dynrt.runtime.result import Result
+from dynrt.runtime.sources import AverageBudget, BudgetSource, FixedBudget, ScheduleBudget
+
+__all__ = [
+    "AverageBudget",
+    "Backend",
+    "BudgetSource",
+    "CallableBackend",
+    "FixedBudget",
+    "Network",
+    "Policy",
+    "Result",
+    "ScheduleBudget",
+    "load",
+]

@@ -1,0 +1,74 @@
+"""The large counts: ``python -m tests.soak [graphs|budgets|bundles|all] [--count N] [--seed S]``.
+
+Each soak prints one line with its count, seeds and findings, and exits with 1 if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from tests import soak_bundles
+from tests.oracle import compare, hard_budget
+
+CHUNK = 100
+COUNTS = {"graphs": 10_000, "budgets": 100_000, "bundles": 200_000}
+
+
+def _graphs(seed: int) -> tuple[int, list[str]]:
+    found: list[str] = []
+    for s in range(seed, seed + CHUNK):
+        found += compare(s)
+    return CHUNK, found
+
+
+def _budgets(seed: int) -> tuple[int, list[str]]:
+    cases, found = 0, []
+    for s in range(seed, seed + CHUNK):
+        n, wrong = hard_budget(s)
+        cases, found = cases + n, found + wrong
+    return cases, found
+
+
+def soak(name: str, run: Callable[[int], tuple[int, list[str]]], count: int, seed: int) -> int:
+    """Run chunks of seeds on all cores until ``count`` cases are done; the number of findings."""
+    began, done, found, at = time.monotonic(), 0, 0, seed
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        while done < count:
+            starts = [at + i * CHUNK for i in range(4 * (os.cpu_count() or 1))]
+            at = starts[-1] + CHUNK
+            for cases, wrong in pool.map(run, starts):
+                done, found = done + cases, found + len(wrong)
+                for line in wrong[:5]:
+                    print(line, file=sys.stderr)
+            if sys.stderr.isatty():
+                print(f"\r{name}: {done}/{count}", end="", file=sys.stderr)
+    seconds = time.monotonic() - began
+    print(f"{name}: {done} cases, seeds {seed}..{at - 1}, {found} findings, {seconds:.0f} s")
+    return found
+
+
+def main() -> int:
+    """Run the soaks that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=[*COUNTS, "all"])
+    parser.add_argument("--count", type=int, help="cases instead of the usual count")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    names = list(COUNTS) if args.what == "all" else [args.what]
+    found = 0
+    for name in names:
+        count = args.count or COUNTS[name]
+        if name == "bundles":
+            found += soak_bundles.main(count, args.seed, None)
+        else:
+            found += soak(name, _graphs if name == "graphs" else _budgets, count, args.seed)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
