@@ -27,7 +27,7 @@ def _graphs(seed: int) -> tuple[int, list[str]]:
 
 
 def _budgets(seed: int) -> tuple[int, list[str]]:
-    cases, found = 0, []
+    cases, found = 0, list[str]()
     for s in range(seed, seed + CHUNK):
         n, wrong = hard_budget(s)
         cases, found = cases + n, found + wrong
@@ -64,7 +64,9 @@ def main() -> int:
     for name in names:
         count = args.count or COUNTS[name]
         if name == "bundles":
-            found += soak_bundles.main(count, args.seed, None)
+            summary = soak_bundles.main(count, args.seed)
+            print(f"bundles: {summary}")
+            found += len(summary.failures)
         else:
             found += soak(name, _graphs if name == "graphs" else _budgets, count, args.seed)
     return 1 if found else 0

@@ -1,0 +1,186 @@
+"""``dynrt doctor``: what is installed, what works, and what to do about the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import click
+import numpy as np
+
+import dynrt
+from dynrt.bundle import Bundle, packaged_models
+from dynrt.cli import demo, one_line
+from dynrt.cli.bundles import open_bundle
+from dynrt.cli.options import json_option
+from dynrt.cli.text import megaflops, table, to_json
+from dynrt.errors import BackendError, DynrtError
+from dynrt.ir.graph import Array
+
+#: Distribution, the extra that brings it ("" for the base), what it is for.
+PACKAGES = (
+    ("numpy", "", "tensors and decisions"),
+    ("onnxruntime", "", "runs each node"),
+    ("onnx", "", "compiles a network on a device"),
+    ("click", "", "the command line"),
+    ("pillow", "demo", "reads pictures"),
+    ("scikit-image", "demo", "the demo photographs"),
+    ("matplotlib", "report", "plots"),
+    ("torch", "export", "makes bundles"),
+    ("safetensors", "train", "training, checkpoints"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A package that dynrt can use.
+
+    Attributes:
+        name: as pip knows it.
+        version: the installed one, or ``None``.
+        extra: brings it; empty for what is always needed.
+        purpose: what it is for.
+    """
+
+    name: str
+    version: str | None
+    extra: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was tried.
+
+    Attributes:
+        name: of what.
+        ok: whether it works.
+        needed: whether dynrt is of no use without it.
+        detail: what came of it.
+        mend: what to do, where it does not work.
+    """
+
+    name: str
+    ok: bool
+    needed: bool
+    detail: str
+    mend: str = ""
+
+
+@click.command()
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Say what is installed, what works, and what to do about the rest.
+
+    Exits with 1 if a network cannot be run.
+    """
+    packages = [_package(*row) for row in PACKAGES]
+    checks = [
+        _try("bundles", _bundles, needed=True, mend="install dynrt again"),
+        _try("run", _run, needed=True, mend="pip install --force-reinstall onnxruntime"),
+        _try("demo", _demo, needed=False, mend="pip install 'dynrt[demo]'"),
+    ]
+    if as_json:
+        report = {
+            "dynrt": dynrt.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": [asdict(package) for package in packages],
+            "checks": [asdict(check) for check in checks],
+        }
+        click.echo(to_json(report))
+    else:
+        click.echo(_page(packages, checks))
+    if not all(check.ok for check in checks if check.needed):
+        ctx.exit(1)
+
+
+def _package(name: str, extra: str, purpose: str) -> Package:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return Package(name=name, version=version, extra=extra, purpose=purpose)
+
+
+def _try(name: str, check: Callable[[], str], *, needed: bool, mend: str) -> Check:
+    try:
+        return Check(name=name, ok=True, needed=needed, detail=check())
+    except DynrtError as exc:
+        return Check(name=name, ok=False, needed=needed, detail=one_line(str(exc)), mend=mend)
+
+
+def _bundles() -> str:
+    """Reads every packaged bundle; reading checks its hashes and its certificate."""
+    names = [open_bundle(model.name).name for model in packaged_models()]
+    open_bundle(None)
+    return f"{len(names)} packaged, all sound: {', '.join(names)}"
+
+
+def _run() -> str:
+    """Runs the default bundle from loading to the answer, and holds it to the reference."""
+    from dynrt.cli.reference import ReferenceNetwork
+    from dynrt.runtime.ort import OrtBackend
+
+    began = time.perf_counter()
+    bundle = open_bundle(None)
+    inputs = ramp(bundle)
+    with dynrt.load(bundle) as network:
+        loaded = time.perf_counter()
+        result = network.run(inputs)
+        answered = time.perf_counter()
+    with ReferenceNetwork(bundle, OrtBackend(bundle.models)) as reference:
+        wanted = reference.run(inputs)
+    if (result.path, result.exit) != (wanted.path, wanted.exit) or not np.array_equal(
+        result.answer, wanted.answer
+    ):
+        raise BackendError(
+            f"{bundle.name} answers otherwise than the reference (at {result.exit}, {wanted.exit})"
+        )
+    return (
+        f"{bundle.name}: loaded in {1e3 * (loaded - began):.0f} ms, answered in "
+        f"{1e3 * (answered - loaded):.1f} ms with {megaflops(result.flops)} MFLOPs, as the reference"
+    )
+
+
+def ramp(bundle: Bundle) -> dict[str, Array]:
+    """An input for any network: each real input counts from 0 to 1."""
+    return {
+        node.name: np.linspace(0, 1, int(np.prod(node.type.shape)))
+        .reshape(node.type.shape)
+        .astype(node.type.dtype)
+        for node in bundle.graph.inputs()
+        if node.param is None
+    }
+
+
+def _demo() -> str:
+    return f"{sum(1 for _ in demo.pictures())} demo pictures"
+
+
+def _page(packages: list[Package], checks: list[Check]) -> str:
+    rows = [
+        [
+            package.name,
+            package.version or "missing",
+            package.purpose,
+            "" if package.version or not package.extra else f"pip install 'dynrt[{package.extra}]'",
+        ]
+        for package in packages
+    ]
+    parts = [
+        f"dynrt {dynrt.__version__}, Python {platform.python_version()}, {platform.platform()}",
+        "",
+        table(["package", "version", "for", "if you need it"], rows, elastic=2),
+        "",
+    ]
+    for check in checks:
+        state = "works" if check.ok else ("FAILS" if check.needed else "not here")
+        parts.append(f"{check.name}: {state}: {check.detail}")
+        if check.mend:
+            parts.append(f"  what to do: {check.mend}")
+    return "\n".join(parts)

@@ -1,0 +1,212 @@
+"""``dynrt export``: a bundle from torch, from a training run, or from an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from dynrt.bundle import Bundle, Preprocessing, write_bundle
+from dynrt.cli import options
+from dynrt.cli.bundles import names_bundle, open_bundle
+from dynrt.cli.text import megaflops, to_json
+from dynrt.errors import ExportError, MissingExtraError, OutputExistsError
+from dynrt.ir.graph import Array, InputNode, Port
+from dynrt.units import macs_to_flops
+
+if TYPE_CHECKING:
+    from dynrt.exporters import ParityReport
+
+Weights = Literal["float32", "float16"]
+_SEED = 0
+
+
+@click.command()
+@click.argument("target")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), metavar="BUNDLE", help="The bundle to write."
+)
+@click.option(
+    "--cut",
+    "cuts",
+    multiple=True,
+    metavar="TENSOR",
+    help="Of an ONNX model: a tensor after which a node ends; may be given for several.",
+)
+@click.option(
+    "--fused",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.onnx",
+    help="Also write one ONNX file with If, for runtimes other than dynrt (no budget).",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="How weights are stored.",
+)
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="Prove parity on these pictures (cifar10:DIR, ...) and not on random inputs.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 10_000),
+    default=16,
+    show_default=True,
+    help="Prove parity on so many inputs.",
+)
+@options.force_option
+@options.json_option
+def command(
+    target: str,
+    out: Path | None,
+    cuts: tuple[str, ...],
+    fused: Path | None,
+    weights: Weights,
+    data: str | None,
+    samples: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a bundle and prove that it computes what TARGET computes.
+
+    TARGET is MODULE:OBJECT (a dynrt.exporters.NetworkSpec, or a function that gives one), the
+    folder that `dynrt train` filled, an ONNX model (to be cut into nodes), or, with --fused alone,
+    a bundle.
+    """
+    if out is None and fused is None:
+        raise click.UsageError("nothing to write: give -o BUNDLE, or --fused FILE.onnx")
+    for path in (out, fused):
+        if path is not None and path.exists() and not force:  # before the work, not after it
+            raise OutputExistsError(f"{path} exists; it is replaced only with --force")
+    if cuts and not target.endswith(".onnx"):
+        raise click.UsageError("--cut goes with an ONNX model")
+    report: ParityReport | None = None
+    if names_bundle(target):
+        bundle = open_bundle(target)
+    else:
+        _require_torch()
+        bundle, report = _made(target, cuts, weights, data=data, count=samples)
+    if out is not None:
+        write_bundle(bundle, out, force=force)
+    if fused is not None:
+        _write_fused(bundle, fused, force=force)
+    record = _record(bundle, report, out=out, fused=fused)
+    click.echo(to_json(record) if as_json else _page(record, bundle, report))
+
+
+def _require_torch() -> None:
+    """Say what to install before a deep import fails.
+
+    Raises:
+        MissingExtraError: torch is not there.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "export")
+
+
+def _made(
+    target: str, cuts: Sequence[str], weights: Weights, *, data: str | None, count: int
+) -> tuple[Bundle, ParityReport | None]:
+    """The bundle that ``target`` becomes, and the proof (an ONNX model is compared when it is cut).
+
+    Raises:
+        ExportError: there is no such target, or it cannot be lowered.
+        ParityError: the bundle computes something else.
+    """
+    from dynrt.exporters import cut_onnx, export_network, load_target, read_onnx
+
+    path = Path(target)
+    if path.suffix == ".onnx":
+        return cut_onnx(read_onnx(path), cuts, name=path.stem, weights=weights), None
+    if path.is_dir():
+        return _trained(path, weights, data=data, count=count)
+    if ":" not in target:
+        raise ExportError(
+            f"{target}: no folder, ONNX model or bundle of that name; write MODULE:OBJECT for torch"
+        )
+    spec = load_target(target)
+    inputs = _samples(spec.inputs, spec.preprocessing, data=data, count=count)
+    return export_network(spec, inputs, weights=weights)
+
+
+def _trained(
+    folder: Path, weights: Weights, *, data: str | None, count: int
+) -> tuple[Bundle, ParityReport]:
+    """The bundle of a finished training run."""
+    from dynrt.exporters import prove
+    from dynrt.exporters.lower import with_provenance
+    from dynrt.train.package import network_spec, run_bundle, run_weights
+
+    bundle = run_bundle(folder, precision=weights)
+    rule = bundle.preprocessing
+    if rule is None:
+        raise ExportError(f"{folder}: its bundle takes no pictures")
+    spec = network_spec(run_weights(folder), labels=bundle.labels, preprocessing=rule)
+    report = prove(spec, bundle, _samples(spec.inputs, rule, data=data, count=count))
+    return with_provenance(bundle, {"parity": str(report)}), report
+
+
+def _samples(
+    nodes: Sequence[InputNode], rule: Preprocessing | None, *, data: str | None, count: int
+) -> list[dict[str, Array]]:
+    """Inputs to prove parity on: real pictures if there are any, else small normal numbers."""
+    from dynrt.calibrate.datasets import load_dataset
+    from dynrt.calibrate.pictures import prepare
+    from dynrt.exporters.onnx_node import probe_inputs
+
+    real = [node for node in nodes if node.param is None]
+    if data is None:
+        ports = [Port(name=node.name, type=node.type) for node in real]
+        made = probe_inputs(ports, batch=count, seed=_SEED)
+        return [{name: rows[i] for name, rows in made.items()} for i in range(count)]
+    if rule is None or len(real) != 1:
+        raise ExportError("--data: this network takes no pictures (it has no preprocessing)")
+    dataset = load_dataset(data, size=(rule.height, rule.width)).first(count)
+    return [{real[0].name: row} for row in prepare(dataset.pictures, rule)]
+
+
+def _write_fused(bundle: Bundle, path: Path, *, force: bool) -> None:
+    from dynrt.calibrate.files import write_whole
+    from dynrt.exporters import fuse
+
+    model = fuse(bundle)
+    write_whole(path, lambda stream: _write(stream, model), force=force)
+
+
+def _write(stream: Any, data: bytes) -> None:
+    stream.write(data)
+
+
+def _record(
+    bundle: Bundle, report: ParityReport | None, *, out: Path | None, fused: Path | None
+) -> dict[str, Any]:
+    return {
+        "bundle": {"name": bundle.name, "sha256": bundle.sha256},
+        "file": None if out is None else str(out),
+        "fused": None if fused is None else str(fused),
+        "full_flops": macs_to_flops(bundle.certificate.full_macs),
+        "cheapest_flops": macs_to_flops(bundle.certificate.cheapest_macs),
+        "nodes": len(bundle.graph.nodes),
+        "parity": None if report is None else asdict(report),
+    }
+
+
+def _page(record: dict[str, Any], bundle: Bundle, report: ParityReport | None) -> str:
+    lines = [
+        f"{bundle.name}  sha256 {bundle.sha256}",
+        f"{record['nodes']} nodes, {len(bundle.models)} of them ONNX; cheapest "
+        f"{megaflops(record['cheapest_flops'])}, full {megaflops(record['full_flops'])} MFLOPs",
+    ]
+    if report is not None:
+        lines.append(f"parity: {report}")
+    lines += [f"wrote {record[key]}" for key in ("file", "fused") if record[key] is not None]
+    return "\n".join(lines)
