@@ -1,0 +1,186 @@
+"""What a training recipe says: a network, the pictures' treatment, and up to three stages.
+
+``base`` is the backbone alone, ``branches`` backbone and DDI's branches jointly, ``gates`` d-gates
+on the frozen rest. :mod:`dynrt.train.recipe_file` reads recipes from TOML.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+FORMAT = 1
+Schedule = Literal["cpu", "paper"]
+StageName = Literal["base", "branches", "gates"]
+Precision = Literal["float32", "bfloat16"]
+RateKind = Literal["one-cycle", "drops"]
+
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+STAGES: tuple[StageName, ...] = get_args(StageName)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+RATE_KINDS: tuple[RateKind, ...] = get_args(RateKind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """A CIFAR ResNet: ``depth`` 6k + 2, channels of its first stage, classes."""
+
+    depth: int
+    width: int
+    classes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSpec:
+    """How pictures become tensors.
+
+    Attributes:
+        mean, std: per channel, of pixels scaled to 0..1.
+        crop_padding: black pixels put around a training picture before it is cropped again.
+        flip: whether half of the training pictures are mirrored.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_padding: int
+    flip: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFile:
+    """Weights from outside the run, by file name, and their SHA-256 if the recipe pins it."""
+
+    file: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Learning rate and momentum over a stage's steps; see :mod:`dynrt.train.schedule`.
+
+    Attributes:
+        kind: ``one-cycle``: up to ``peak`` over the share ``warmup`` of all steps, then down, both
+            by half a cosine; ``drops``: ``peak``, divided by ``divisor`` at each of ``at``.
+        peak: highest learning rate.
+        warmup, start_divisor, end_divisor: of ``one-cycle``.
+        at, divisor: of ``drops``; shares of all steps.
+    """
+
+    kind: RateKind
+    peak: float
+    warmup: float = 0.0
+    start_divisor: float = 1.0
+    end_divisor: float = 1.0
+    at: tuple[float, ...] = ()
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descent:
+    """Stochastic gradient descent with Nesterov momentum.
+
+    Attributes:
+        epochs, batch: passes over the data, and pictures a step; the rest of an epoch is dropped.
+        rate: the learning rate.
+        momentum, momentum_at_peak: they differ where the momentum falls while the rate rises.
+        weight_decay: on parameters of more than one dimension only.
+    """
+
+    epochs: int
+    batch: int
+    rate: Rate
+    momentum: float
+    momentum_at_peak: float
+    weight_decay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A trained ResNet whose softened outputs are part of the loss (Hinton et al., 2015)."""
+
+    depth: int
+    width: int
+    weights: WeightFile
+    share: float
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkStage:
+    """``base`` or ``branches``.
+
+    Attributes:
+        descent: the optimiser.
+        precision: of the forward pass; ``bfloat16`` by autocast.
+        channels_last: memory layout; faster on CPUs.
+        exit_weights: weight of each exit's loss, the last exit's at the end.
+        teacher: for distillation, or ``None``.
+        start: weights that the stage goes on from, or ``None``.
+    """
+
+    descent: Descent
+    precision: Precision
+    channels_last: bool
+    exit_weights: tuple[float, ...]
+    teacher: Teacher | None
+    start: WeightFile | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateStage:
+    """``gates``: d-gates on the features of the frozen network.
+
+    Attributes:
+        descent: the optimiser.
+        norm_weight: lambda of the d-gate loss.
+        flipped: whether each training picture is seen mirrored too.
+        baseline: whether the cross-entropy gates of the paper's comparison are trained beside.
+    """
+
+    descent: Descent
+    norm_weight: float
+    flipped: bool
+    baseline: bool
+
+
+Stage = NetworkStage | GateStage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A checked recipe with one schedule chosen.
+
+    Attributes:
+        name, summary: for people.
+        seed: of initial weights, sampling and augmentation.
+        stages: in the order in which they run.
+        schedule: the one chosen.
+        folder: of the file; weights are looked for there too.
+        text: the file as it was read.
+    """
+
+    name: str
+    summary: str
+    seed: int
+    network: NetworkSpec
+    pictures: PictureSpec
+    stages: dict[StageName, Stage]
+    schedule: Schedule
+    folder: Path
+    text: str
+
+    def stage_sha256(self, stage: StageName) -> str:
+        """Hash of all that decides a stage's outcome, of what the recipe says; not of its name."""
+        content = {
+            "format": FORMAT,
+            "seed": self.seed,
+            "network": asdict(self.network),
+            "pictures": asdict(self.pictures),
+            "stage": stage,
+            "settings": asdict(self.stages[stage]),
+        }
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
