@@ -43,6 +43,13 @@ from dynrt.units import macs_to_flops
     metavar="R",
     help="A loss of less than R, with --confidence, on inputs not seen here.",
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(0, 100),
+    default=10,
+    show_default=True,
+    help="Held-out parts by which --loss and --target-accuracy correct for luck; 0: not.",
+)
 @click.option("--confidence", type=float, metavar="C", help="Of --risk; 0.95 if it is left out.")
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="The new bundle or policy."
@@ -59,6 +66,7 @@ def command(
     budget: Budget | None,
     risk: float | None,
     confidence: float | None,
+    folds: int,
     out: Path,
     policy: bool,
     force: bool,
@@ -69,7 +77,7 @@ def command(
     Give one of --target-accuracy, --loss, --budget and --risk. The data must be labelled pictures
     that the network was neither trained nor will be judged on.
     """
-    choose = _goal(target_accuracy, loss, budget, risk, confidence)
+    choose = _goal(target_accuracy, loss, budget, risk, confidence, folds)
     if out.exists() and not force:  # before the work, not after it
         raise OutputExistsError(f"{out} exists; it is replaced only with --force")
     found = open_bundle(bundle)
@@ -88,6 +96,7 @@ def _goal(
     budget: Budget | None,
     risk: float | None,
     confidence: float | None,
+    folds: int,
 ) -> Callable[[ScoreTable], Calibration]:
     """What was asked for, as a function of the scores.
 
@@ -99,9 +108,9 @@ def _goal(
     if confidence is not None and risk is None:
         raise click.UsageError("--confidence goes with --risk")
     if target_accuracy is not None:
-        return lambda scores: for_accuracy(scores, target_accuracy)
+        return lambda scores: for_accuracy(scores, target_accuracy, folds=folds)
     if loss is not None:
-        return lambda scores: for_loss(scores, loss)
+        return lambda scores: for_loss(scores, loss, folds=folds)
     if risk is not None:
         return lambda scores: for_risk(scores, risk, 0.95 if confidence is None else confidence)
     flops = budget.flops if budget is not None else None

@@ -1,0 +1,273 @@
+"""Runs a network for real on labelled pictures, under each of several budgets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from dynrt.calibrate.files import write_text
+from dynrt.calibrate.pictures import prepare
+from dynrt.errors import BudgetError, CalibrationError
+from dynrt.ir.certificate import Certificate
+from dynrt.ir.cost import Budget
+from dynrt.units import FLOPS_PER_MAC, fj_to_j
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dynrt.calibrate.datasets import Dataset
+    from dynrt.runtime import Network, Result
+
+_NO_CAP = Budget()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationPoint:
+    """What all inputs came to under one budget.
+
+    Attributes:
+        budget: hard cap per input; nothing capped in the run without a budget.
+        n: inputs.
+        accuracy: a fraction.
+        mean_flops: per input.
+        max_flops: of the dearest input.
+        mean_joules: modelled energy per input, ``None`` without a table.
+        max_joules: of the dearest input, ``None`` without a table.
+        exits: inputs answered at each exit; every exit is named.
+        stopped: answers that their exit's rule did not accept.
+        forced: runs in which the budget settled or changed a decision, or stopped the run.
+        seconds: time of all runs together.
+    """
+
+    budget: Budget
+    n: int
+    accuracy: float
+    mean_flops: float
+    max_flops: int
+    mean_joules: float | None
+    max_joules: float | None
+    exits: Mapping[str, int]
+    stopped: int
+    forced: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """One of the ``points`` of ``dynrt eval --json``."""
+        return {
+            "budget": self.budget.to_json(),
+            "n": self.n,
+            "accuracy": self.accuracy,
+            "mean_flops": self.mean_flops,
+            "max_flops": self.max_flops,
+            "mean_joules": self.mean_joules,
+            "max_joules": self.max_joules,
+            "exits": dict(self.exits),
+            "stopped": self.stopped,
+            "forced": self.forced,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A network on a data set.
+
+    Attributes:
+        bundle: name of the network.
+        bundle_sha256: of its bundle.
+        full_flops: of its dearest path.
+        data: what it ran on, such as ``cifar10 test``.
+        uncapped: the run under the thresholds in force, without a budget.
+        points: one per budget, in the order asked for.
+    """
+
+    bundle: str
+    bundle_sha256: str
+    full_flops: int
+    data: str
+    uncapped: EvaluationPoint
+    points: tuple[EvaluationPoint, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``dynrt eval --json``; its own figures are those without a budget."""
+        free = self.uncapped
+        return {
+            "bundle": {"name": self.bundle, "sha256": self.bundle_sha256},
+            "full_flops": self.full_flops,
+            "data": self.data,
+            "n": free.n,
+            "accuracy": free.accuracy,
+            "mean_flops": free.mean_flops,
+            "max_flops": free.max_flops,
+            "mean_joules": free.mean_joules,
+            "exits": dict(free.exits),
+            "seconds": free.seconds,
+            "points": [p.to_json() for p in self.points],
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """Running sums under one budget; whole numbers, so that the order of batches is no matter."""
+
+    exits: dict[str, int]
+    n: int = 0
+    right: int = 0
+    macs: int = 0
+    max_macs: int = 0
+    femtojoules: int | None = 0
+    max_femtojoules: int = 0
+    stopped: int = 0
+    forced: int = 0
+    seconds: float = 0.0
+    budget: Budget = field(default_factory=Budget)
+
+    def add(self, result: Result, label: int) -> None:
+        self.n += 1
+        self.right += result.index == label
+        self.macs += result.macs
+        self.max_macs = max(self.max_macs, result.macs)
+        self.exits[result.exit] += 1
+        self.stopped += not result.accepted
+        self.forced += result.forced
+        if result.femtojoules is None or self.femtojoules is None:
+            self.femtojoules = None
+        else:
+            self.femtojoules += result.femtojoules
+            self.max_femtojoules = max(self.max_femtojoules, result.femtojoules)
+
+    def point(self) -> EvaluationPoint:
+        known = self.femtojoules is not None
+        return EvaluationPoint(
+            budget=self.budget,
+            n=self.n,
+            accuracy=self.right / self.n,
+            mean_flops=FLOPS_PER_MAC * self.macs / self.n,
+            max_flops=FLOPS_PER_MAC * self.max_macs,
+            mean_joules=fj_to_j(self.femtojoules) / self.n
+            if self.femtojoules is not None
+            else None,
+            max_joules=fj_to_j(self.max_femtojoules) if known else None,
+            exits=MappingProxyType(self.exits),
+            stopped=self.stopped,
+            forced=self.forced,
+            seconds=self.seconds,
+        )
+
+
+def evaluate(
+    network: Network,
+    dataset: Dataset,
+    *,
+    budgets: Sequence[Budget | None] = (),
+    batch: int = 250,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Run every picture under every budget, and once without any.
+
+    The thresholds are those in force when it starts. Pictures are prepared once for all budgets.
+
+    Args:
+        network: loaded from a bundle with preprocessing.
+        dataset: labelled pictures.
+        budgets: hard caps per input; ``None`` is the run without a cap.
+        batch: pictures at a time.
+        progress: told how many runs are done, of how many.
+
+    Raises:
+        CalibrationError: the network takes no pictures, or has too few classes.
+        BudgetRefusedError: a budget is below the cheapest answer.
+        BackendError: a node failed.
+    """
+    bundle = network.bundle
+    if bundle is None or bundle.preprocessing is None:
+        raise CalibrationError("this network takes no pictures (its bundle has no preprocessing)")
+    if bundle.labels and len(bundle.labels) < len(dataset.names):
+        raise CalibrationError(
+            f"{bundle.name} knows {len(bundle.labels)} classes; {dataset.source} has "
+            f"{len(dataset.names)}"
+        )
+    wanted = list(dict.fromkeys([_NO_CAP, *(b or _NO_CAP for b in budgets)]))
+    tallies = {b: _Tally(exits=dict.fromkeys(network.graph.exits, 0), budget=b) for b in wanted}
+    done = 0
+    for pictures, labels in dataset.batches(batch):
+        inputs = prepare(pictures, bundle.preprocessing)
+        for budget, tally in tallies.items():
+            began = time.perf_counter()
+            results = network.run_batch(inputs, budget=budget)
+            tally.seconds += time.perf_counter() - began
+            for result, label in zip(results, labels.tolist(), strict=True):
+                tally.add(result, label)
+            done += len(labels)
+            if progress is not None:
+                progress(done, len(dataset) * len(wanted))
+    points = {b: t.point() for b, t in tallies.items()}
+    return Evaluation(
+        bundle=bundle.name,
+        bundle_sha256=bundle.sha256,
+        full_flops=FLOPS_PER_MAC * bundle.certificate.full_macs,
+        data=dataset.source,
+        uncapped=points[_NO_CAP],
+        points=tuple(points[b or _NO_CAP] for b in budgets),
+    )
+
+
+def sweep(certificate: Certificate, count: int) -> tuple[Budget, ...]:
+    """``count`` budgets evenly spread from the cheapest answer to the dearest path, both included.
+
+    Raises:
+        BudgetError: fewer than two are asked for, or more than there are MACs between the ends.
+    """
+    low, high = max(1, certificate.cheapest_macs), certificate.full_macs
+    if not 2 <= count <= high - low + 1:
+        raise BudgetError(
+            f"a sweep of {count} budgets; 2 to {max(0, high - low + 1)} are possible here"
+        )
+    return tuple(Budget(macs=low + (high - low) * i // (count - 1)) for i in range(count))
+
+
+def write_csv(path: Path, evaluation: Evaluation, *, force: bool = False) -> None:
+    """Write one row per point, the run without a budget first (its budget columns are empty).
+
+    Raises:
+        OutputExistsError: ``path`` exists and ``force`` is not set.
+        DataError: it cannot be written.
+    """
+    exits = list(evaluation.uncapped.exits)
+    figures = [
+        "n",
+        "accuracy",
+        "mean_flops",
+        "max_flops",
+        "mean_joules",
+        "max_joules",
+        "stopped",
+        "forced",
+        "seconds",
+    ]
+    caps = ["flops", "joules", "seconds"]
+    text = io.StringIO(newline="")
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow([*(f"budget_{c}" for c in caps), *figures, *(f"exit_{e}" for e in exits)])
+    points = [evaluation.uncapped, *(p for p in evaluation.points if p.budget.capped)]
+    for record in (p.to_json() for p in points):
+        budget, counts = record["budget"], record["exits"]
+        out.writerow(
+            [
+                *(_cell(budget[c]) for c in caps),
+                *(_cell(record[f]) for f in figures),
+                *(counts[e] for e in exits),
+            ]
+        )
+    write_text(path, text.getvalue(), force=force)
+
+
+def _cell(value: float | None) -> str:
+    """A missing figure is an empty cell, never a zero."""
+    return "" if value is None else str(value)
