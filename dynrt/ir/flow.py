@@ -7,7 +7,7 @@ states per step, so costs to the next answer are exact there (``dynrt.ir.complet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -27,39 +27,40 @@ from dynrt.ir.graph import (
 from dynrt.ir.rules import decisions
 
 
-def is_gate(graph: Graph, name: NodeId, known: dict[NodeId, bool]) -> bool:
-    """Whether a compute node serves decisions only: all that read it are control nodes or gates.
+def gates_of(graph: Graph) -> frozenset[NodeId]:
+    """Compute nodes that serve decisions only: all that read them are control nodes or gates.
 
     Such a node need not run when the budget has settled the decisions beforehand.
     """
-    if name in known:
-        return known[name]
-    known[name] = False  # an exit or a cycle is no gate
-    readers = _readers(graph, name)
-    node = graph.by_name[name]
-    known[name] = (
-        isinstance(node, ComputeNode)
-        and bool(readers)
-        and all(
-            isinstance(graph.by_name[r], ControlNode) or is_gate(graph, r, known) for r in readers
-        )
-    )
-    return known[name]
+    gates: set[NodeId] = set()
+    for name in reversed(graph.order):  # readers come before what they read
+        if isinstance(graph.by_name[name], ComputeNode):
+            readers = list(_readers(graph, name, beyond=gates))
+            if readers and all(r in gates or _decides(graph, r) for r in readers):
+                gates.add(name)
+    return frozenset(gates)
 
 
-def _readers(graph: Graph, name: NodeId) -> list[NodeId]:
-    """Nodes that may take what ``name`` gave, also by way of a port that a default names."""
+def _decides(graph: Graph, name: NodeId) -> bool:
+    return isinstance(graph.by_name[name], ControlNode)
+
+
+def _readers(graph: Graph, name: NodeId, *, beyond: Collection[NodeId]) -> Iterator[NodeId]:
+    """Nodes that may take what ``name`` gave, also by way of a port that a default names.
+
+    Stops behind the first one that is neither a control node nor among ``beyond``.
+    """
     carriers = {PortRef(name, p.name) for p in graph.by_name[name].outputs}
-    readers: dict[NodeId, None] = {}
     todo = list(carriers)
     while todo:
-        ref = todo.pop()
-        for edge in graph.edges_naming.get(ref, ()):
-            readers[edge.target.node] = None
+        for edge in graph.edges_naming.get(todo.pop(), ()):
+            reader = edge.target.node
+            yield reader
+            if reader not in beyond and not _decides(graph, reader):
+                return
             if edge.target not in carriers:
                 carriers.add(edge.target)
                 todo.append(edge.target)
-    return list(readers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class FlowStep:
     Attributes:
         node: the node itself.
         cost: what running it is charged.
-        gate: whether a settled run leaves it out (see :func:`is_gate`).
+        gate: whether a settled run leaves it out (see :func:`gates_of`).
         control_bit: bit that must be set for it to be switched on; 0 if nothing controls it.
         needs: for each input that can be null, the bits of which at least one must be set.
         ran_bit: bit set when it runs; 0 if nobody asks.
@@ -125,7 +126,7 @@ class Flow:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._bits: dict[tuple[str, object], int] = {}
-        gates: dict[NodeId, bool] = {}
+        gates = gates_of(graph)
         order = graph.order
         scheduled = set(order)
         named = {e.default for e in graph.data if isinstance(e.default, PortRef)}
@@ -153,7 +154,7 @@ class Flow:
                 FlowStep(
                     node=node,
                     cost=node.cost if isinstance(node, ComputeNode | Exit) else ZERO_COST,
-                    gate=is_gate(graph, node.name, gates),
+                    gate=node.name in gates,
                     control_bit=control_bit,
                     needs=all_needs,
                     ran_bit=self._bits.get(("ran", node.name), 0),
@@ -192,8 +193,8 @@ class Flow:
         if not isinstance(node, ControlNode):
             return ()
         out = [0] * node.actions
-        for edge in self.graph.control:
-            if edge.control == node.name and edge.target in scheduled:
+        for edge in self.graph.controlled_by.get(node.name, ()):
+            if edge.target in scheduled:
                 out[edge.action] |= self._bit("on", edge.target)
         return tuple(out)
 

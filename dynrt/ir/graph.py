@@ -302,6 +302,14 @@ class Graph:
         return {k: tuple(v) for k, v in out.items()}
 
     @cached_property
+    def controlled_by(self) -> Mapping[NodeId, tuple[ControlEdge, ...]]:
+        """Outgoing control edges of each node that has any."""
+        out: dict[NodeId, list[ControlEdge]] = {}
+        for edge in self.control:
+            out.setdefault(edge.control, []).append(edge)
+        return {k: tuple(v) for k, v in out.items()}
+
+    @cached_property
     def parents_of(self) -> Mapping[NodeId, tuple[NodeId, ...]]:
         """Nodes that must come before each node: sources, owners of default ports, controllers."""
         out: dict[NodeId, dict[NodeId, None]] = {n.name: {} for n in self.nodes}

@@ -18,7 +18,7 @@ import numpy as np
 from dynrt.errors import BudgetRefusedError, GraphError
 from dynrt.ir.certificate import path_violations
 from dynrt.ir.cost import ZERO_COST, Budget, Cost
-from dynrt.ir.flow import Flow, is_gate
+from dynrt.ir.flow import Flow, gates_of
 from dynrt.ir.graph import (
     Array,
     ComputeNode,
@@ -93,7 +93,7 @@ class _Affordable:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.gates = {n.name: is_gate(graph, n.name, {}) for n in graph.nodes}
+        self.gates = gates_of(graph)
         self.known: dict[object, bool] = {}
 
     def __call__(self, i: int, env: Env, on: NAMES, left: Left) -> bool:
@@ -120,7 +120,7 @@ class _Affordable:
             return any(self(i + 1, env, option, left) for option in options)
         if isinstance(node, Exit) and _covered(_less(left, node.cost)):
             return True
-        if isinstance(node, ComputeNode) and not self.gates[name]:
+        if isinstance(node, ComputeNode) and name not in self.gates:
             left = _less(left, node.cost)
         return self(i + 1, {**env, **_ghost(self.graph, name)}, on, left)
 
@@ -178,7 +178,7 @@ def interpret(
             continue
         if isinstance(node, ComputeNode):
             behind = {**env, **_ghost(graph, name)}
-            after, gate = _less(left, node.cost), fits.gates[name]
+            after, gate = _less(left, node.cost), name in fits.gates
             owed = passed.cost if passed is not None and passed.name not in heads else ZERO_COST
             go = fits(i + 1, behind, on, after) or not fits(i + 1, behind, on, ())
             if left and passed is not None and not (go and _covered(_less(after, owed))):

@@ -1,0 +1,215 @@
+"""Small bundles for tests: real ONNX of a few nodes each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+
+from dynrt.bundle import Bundle, Preprocessing, build_bundle
+from dynrt.ir.cost import Cost
+from dynrt.ir.graph import (
+    Accept,
+    Argmax,
+    ComputeNode,
+    Constant,
+    ControlEdge,
+    ControlNode,
+    DataEdge,
+    Exit,
+    Graph,
+    InputNode,
+    Port,
+    PortRef,
+    TensorType,
+    Threshold,
+)
+
+ELEMENT = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "float64": TensorProto.DOUBLE,
+    "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}
+
+
+def plain_onnx(
+    inputs: Sequence[Port], outputs: Sequence[Port], *, opset: int = 17, weight: float = 0.0
+) -> bytes:
+    """ONNX with these ports; each output is a stored tensor, repeated along the batch if it can be.
+
+    The graphs are valid, small, and each has an initializer and an attribute.
+    """
+    nodes, stored = [], []
+    for port in outputs:
+        value = np.full((1, *port.type.shape), weight).astype(port.type.dtype)
+        stored.append(numpy_helper.from_array(value, f"{port.name}_value"))
+        if not inputs:
+            nodes.append(helper.make_node("Identity", [f"{port.name}_value"], [port.name]))
+            continue
+        first, rank = inputs[0].name, len(port.type.shape)
+        nodes += [
+            helper.make_node("Shape", [first], [f"{port.name}_n"], start=0, end=1),
+            helper.make_node(
+                "Concat",
+                [f"{port.name}_n", *[f"{port.name}_one"] * rank],
+                [f"{port.name}_s"],
+                axis=0,
+            ),
+            helper.make_node("Expand", [f"{port.name}_value", f"{port.name}_s"], [port.name]),
+        ]
+        stored.append(helper.make_tensor(f"{port.name}_one", TensorProto.INT64, [1], [1]))
+    graph = helper.make_graph(
+        nodes, "g", [value_info(p) for p in inputs], [value_info(p) for p in outputs], stored
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def value_info(port: Port) -> ValueInfoProto:
+    """A port as ONNX declares it."""
+    return helper.make_tensor_value_info(
+        port.name, ELEMENT[port.type.dtype], ["batch", *port.type.shape]
+    )
+
+
+def port(name: str, *shape: int, dtype: str = "float32") -> Port:
+    """A port."""
+    return Port(name=name, type=TensorType(dtype=dtype, shape=shape))
+
+
+def skip_graph() -> Graph:
+    """A stem, a gate that may skip a block, an early exit with a hinge rule, and a last exit."""
+    x, y = port("x", 2, 3), port("y", 2, 3)
+    early, last = port("logits", 4), port("distances", 4)
+    cost = Cost(macs=12, femtojoules=1200)
+    return Graph(
+        nodes=(
+            InputNode(name="image", type=x.type),
+            InputNode(
+                name="keep",
+                type=TensorType(dtype="float32", shape=()),
+                param=Constant(np.array(0.5, np.float32)),
+            ),
+            ComputeNode(name="stem", inputs=(x,), outputs=(y,), cost=cost),
+            ComputeNode(
+                name="gate",
+                inputs=(x, port("keep")),
+                outputs=(port("scores", 2),),
+                cost=Cost(macs=1, femtojoules=90),
+            ),
+            ControlNode(name="choose", actions=2, rule=Argmax()),
+            ComputeNode(name="block", inputs=(x,), outputs=(y,), cost=cost),
+            ComputeNode(
+                name="dummy",
+                inputs=(),
+                outputs=(port("zero", 1),),
+                cost=Cost(macs=0, femtojoules=0),
+            ),
+            ControlNode(name="more", actions=1, rule=Threshold(thresholds=(0.25,))),
+            ComputeNode(name="extra", inputs=(x,), outputs=(y,), cost=cost),
+            Exit(
+                name="exit1",
+                inputs=(x,),
+                outputs=(early, last),
+                answer="logits",
+                accept=Accept(kind="hinge", port="distances", threshold=0.125),
+                cost=Cost(macs=24, femtojoules=3000),
+            ),
+            Exit(
+                name="final",
+                inputs=(x, port("side", 2, 3)),
+                outputs=(early,),
+                answer="logits",
+                accept=Accept(kind="always"),
+                cost=Cost(macs=24, femtojoules=3000),
+            ),
+        ),
+        data=(
+            DataEdge(source=PortRef("image", "image"), target=PortRef("stem", "x")),
+            DataEdge(source=PortRef("stem", "y"), target=PortRef("gate", "x")),
+            DataEdge(source=PortRef("keep", "keep"), target=PortRef("gate", "keep")),
+            DataEdge(source=PortRef("gate", "scores"), target=PortRef("choose", "scores")),
+            DataEdge(source=PortRef("dummy", "zero"), target=PortRef("more", "scores")),
+            DataEdge(source=PortRef("stem", "y"), target=PortRef("block", "x")),
+            DataEdge(source=PortRef("stem", "y"), target=PortRef("extra", "x")),
+            DataEdge(source=PortRef("stem", "y"), target=PortRef("exit1", "x")),
+            DataEdge(
+                source=PortRef("block", "y"),
+                target=PortRef("final", "x"),
+                default=PortRef("block", "x"),
+            ),
+            DataEdge(
+                source=PortRef("extra", "y"),
+                target=PortRef("final", "side"),
+                default=Constant(np.arange(6, dtype=np.float32).reshape(2, 3)),
+            ),
+        ),
+        control=(
+            ControlEdge(control="choose", target="dummy", action=0),
+            ControlEdge(control="choose", target="block", action=1),
+            ControlEdge(control="more", target="extra", action=0),
+        ),
+        exits=("exit1", "final"),
+    )
+
+
+def models_of(graph: Graph) -> dict[str, bytes]:
+    """Plain ONNX for each node that needs it."""
+    return {
+        n.name: plain_onnx(n.inputs, n.outputs)
+        for n in graph.nodes
+        if isinstance(n, ComputeNode | Exit)
+    }
+
+
+def picture_graph() -> Graph:
+    """A gray picture, one exit."""
+    x, answer = port("x", 1, 4, 5), port("logits", 2)
+    return Graph(
+        nodes=(
+            InputNode(name="image", type=x.type),
+            Exit(
+                name="final",
+                inputs=(x,),
+                outputs=(answer,),
+                answer="logits",
+                accept=Accept(kind="always"),
+                cost=Cost(macs=40),
+            ),
+        ),
+        data=(DataEdge(source=PortRef("image", "image"), target=PortRef("final", "x")),),
+        exits=("final",),
+    )
+
+
+@cache
+def skip_bundle() -> Bundle:
+    """Gates, defaults, parameters, energy; labels, no pictures."""
+    graph = skip_graph()
+    return build_bundle(
+        name="skip",
+        graph=graph,
+        models=models_of(graph),
+        labels=("cat", "dog", "müde", "a b"),
+        card={"data": "random", "accuracy": {"exit1": 0.5, "final": 0.75}, "seeds": [1, 2]},
+        provenance={"dynrt": "0.1.0", "note": "two\nlines"},
+    )
+
+
+@cache
+def picture_bundle() -> Bundle:
+    """One exit, pictures, no energy."""
+    graph = picture_graph()
+    return build_bundle(
+        name="tiny picture net",
+        graph=graph,
+        models=models_of(graph),
+        preprocessing=Preprocessing(height=4, width=5, channels=1, mean=(0.5,), std=(0.25,)),
+    )
