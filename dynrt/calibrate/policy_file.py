@@ -12,7 +12,7 @@ from typing import Any, get_args
 from dynrt.calibrate.files import write_text
 from dynrt.calibrate.thresholds import Calibration, Goal
 from dynrt.errors import DataError
-from dynrt.ir.graph import Accept, Exit, Graph
+from dynrt.ir.graph import Exit, Graph
 from dynrt.units import FLOPS_PER_MAC
 
 FORMAT = "dynrt-policy"
@@ -184,17 +184,14 @@ def _calibration(value: object) -> Calibration:
 def with_thresholds(graph: Graph, calibration: Calibration) -> Graph:
     """``graph`` with calibrated thresholds in its accept rules, for a new bundle.
 
-    A bundle's thresholds are finite: a head that is never run in passing gets the rule ``never``,
-    and where every input is accepted the threshold is the least finite number.
+    The rules stay, also where the threshold is infinite, so that a run may set another one.
     """
 
     def changed(node: Exit) -> Exit:
         bound = calibration.thresholds.get(node.name)
         if bound is None or not node.accept.scored:
             return node
-        if bound == float("inf"):
-            return replace(node, accept=Accept(kind="never"))
-        return replace(node, accept=replace(node.accept, threshold=max(bound, -1.7e308)))
+        return replace(node, accept=replace(node.accept, threshold=bound))
 
     return replace(
         graph, nodes=tuple(changed(n) if isinstance(n, Exit) else n for n in graph.nodes)

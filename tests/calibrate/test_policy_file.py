@@ -163,7 +163,7 @@ def test_a_network_takes_the_thresholds_as_they_are_read(tmp_path: Path) -> None
         assert result.exit == exits
 
 
-def test_a_graph_with_the_thresholds_is_valid_and_finite() -> None:
+def test_a_graph_with_the_thresholds_is_valid_and_keeps_its_rules() -> None:
     graph = chain(
         kinds=("hinge", "max_softmax", "margin", "always"),
         thresholds=(1.0, 0.5, 0.5, 0.0),
@@ -173,8 +173,7 @@ def test_a_graph_with_the_thresholds_is_valid_and_finite() -> None:
     found = with_thresholds(graph, made())
     require_valid(found)
     rules = [n.accept for n in found.nodes if isinstance(n, Exit)]
-    assert [r.kind for r in rules] == ["hinge", "never", "margin", "always"]
-    assert rules[0].threshold == 0.25
-    assert -1e308 > rules[2].threshold > float("-inf")
-    assert certify(found).full_macs == certify(graph).full_macs - 2
+    assert [r.kind for r in rules] == ["hinge", "max_softmax", "margin", "always"]
+    assert [r.threshold for r in rules[:3]] == [0.25, float("inf"), float("-inf")]
+    assert certify(found) == certify(graph)
     assert with_thresholds(graph, replace(made(), thresholds={})) == graph
