@@ -44,15 +44,14 @@ def pictures() -> Iterator[tuple[str, Picture]]:
 
 
 def _face(photograph: Picture) -> Picture:
-    """The cat's face: a square as high as the photograph."""
-    return photograph[:, 75 : 75 + photograph.shape[0]]
+    """The cat's face, cut close."""
+    return photograph[120:300, 75:255]
 
 
 def _whole(photograph: Picture) -> Picture:
-    """The whole horse: white above and below make a square."""
-    missing = max(0, photograph.shape[1] - photograph.shape[0])
-    above = missing // 2
-    return np.pad(photograph, ((above, missing - above), (0, 0), (0, 0)), constant_values=255)
+    """The horse on a square of more white, turned to face left."""
+    wide = np.pad(photograph, ((66, 66), (100, 100), (0, 0)), constant_values=255)
+    return wide[60:400, 140:480][:, ::-1]
 
 
 def _folder() -> Path:
@@ -114,15 +113,15 @@ def _same(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return x
 
 
-#: From easy to hard.
+#: Each kind of change from easy to hard.
 CHANGES: tuple[tuple[str, Change], ...] = (
     ("", _same),
-    ("small", small(20)),
-    ("smaller", small(12)),
-    ("blurred", blurred(2.0)),
-    ("more blurred", blurred(3.5)),
-    ("noisy", noisy(30.0)),
-    ("noisier", noisy(70.0)),
-    ("covered", covered(0.3)),
+    ("touched", covered(0.2)),
+    ("covered", covered(0.4)),
     ("half covered", covered(0.5)),
+    ("soft", blurred(0.4)),
+    ("blurred", blurred(0.8)),
+    ("small", small(26)),
+    ("smaller", small(16)),
+    ("noisy", noisy(20.0)),
 )
