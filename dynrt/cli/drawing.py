@@ -144,7 +144,7 @@ def to_svg(graph: Graph, *, title: str) -> str:
         f"<style>{_STYLE}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" '
-        'style="fill:#444;stroke:none"/></marker></defs>',
+        'style="fill:#444;stroke:none;marker-end:none"/></marker></defs>',
     ]
     parts += [_svg_arrow(arrow, centre, spots) for arrow in _arrows(graph)]
     parts += [_svg_node(graph.by_name[name], *centre[name]) for name in spots]
