@@ -99,6 +99,8 @@ class TablePrinter:
         )
         if self._stopped:
             click.echo(f"* stopped there by the budget ({self._stopped} of {len(self._flops)})")
+        if not self._with_energy:
+            click.echo("energy: not modelled, this bundle carries no energy table")
 
 
 class JsonPrinter:

@@ -29,6 +29,12 @@ MAX_FRONT = 32
 _BEAM = 64
 
 
+_NEEDS = {
+    "femtojoules": ("energy", "an energy table"),
+    "nanoseconds": ("time", "a profile of this device"),
+}
+
+
 class _Partial(NamedTuple):
     """A partial settled path: what it cost, and the decisions on it, newest first."""
 
@@ -91,9 +97,10 @@ class Completion:
         for name in self.resources:
             value = getattr(step.cost, name)
             if value is None:
+                what, needs = _NEEDS[name]
                 raise BudgetError(
-                    f"node {step.node.name!r} has no known {name}: a budget in that unit needs "
-                    + ("a profile of this device" if name == "nanoseconds" else "an energy table")
+                    f"the {what} of node {step.node.name!r} is not known: a budget in that unit "
+                    f"needs {needs}"
                 )
             out.append(value)
         return tuple(out)
