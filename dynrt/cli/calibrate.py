@@ -24,7 +24,7 @@ from dynrt.units import macs_to_flops
 
 
 @click.command()
-@click.argument("bundle")
+@click.argument("bundle", required=False)
 @options.data_option
 @options.split_option("validation")
 @click.option("--target-accuracy", type=float, metavar="A", help="At least so accurate: 0.92.")
@@ -58,7 +58,7 @@ from dynrt.units import macs_to_flops
 @options.force_option
 @options.json_option
 def command(
-    bundle: str,
+    bundle: str | None,
     data: str,
     split: options.Split,
     target_accuracy: float | None,
@@ -75,7 +75,8 @@ def command(
     """Find thresholds for the exits of BUNDLE and write a bundle that has them.
 
     Give one of --target-accuracy, --loss, --budget and --risk. The data must be labelled pictures
-    that the network was neither trained nor will be judged on.
+    that the network was neither trained nor will be judged on. Without BUNDLE, the packaged
+    default.
     """
     choose = _goal(target_accuracy, loss, budget, risk, confidence, folds)
     if out.exists() and not force:  # before the work, not after it

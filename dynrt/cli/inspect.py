@@ -21,7 +21,7 @@ _DRAWINGS: dict[str, Callable[..., str]] = {"svg": to_svg, "dot": to_dot, "merma
 
 
 @click.command()
-@click.argument("bundle")
+@click.argument("bundle", required=False)
 @click.option(
     "--graph",
     "drawing",
@@ -29,10 +29,11 @@ _DRAWINGS: dict[str, Callable[..., str]] = {"svg": to_svg, "dot": to_dot, "merma
     help="Write a picture of the graph to stdout instead.",
 )
 @json_option
-def command(bundle: str, drawing: str | None, as_json: bool) -> None:
+def command(bundle: str | None, drawing: str | None, as_json: bool) -> None:
     """Show what BUNDLE is made of and what it costs.
 
-    BUNDLE is a .dynrt file, a folder, or a name that `dynrt models` lists.
+    BUNDLE is a .dynrt file, a folder, or a name that `dynrt models` lists; without it, the packaged
+    default.
     """
     if drawing is not None and as_json:
         raise click.UsageError("--graph and --json exclude each other")
