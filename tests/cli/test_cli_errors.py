@@ -133,7 +133,7 @@ def test_bad_budget_is_wrong_usage(invoke: Invoke, colours: Path, budget: str) -
         (["run", "{tmp}/cut.dynrt"], 1, "cut.dynrt"),
         (["run", "{tmp}/text.dynrt"], 1, "text.dynrt"),
         (["run", "--nonsense"], 2, "--nonsense"),
-        (["inspect"], 2, "BUNDLE"),
+        (["export"], 2, "TARGET"),
         (["inspect", "{tmp}/no.dynrt"], 1, "no.dynrt"),
         (["inspect", "{colours}", "--json", "--graph", "svg"], 2, "exclude"),
         (["inspect", "{colours}", "--graph", "png"], 2, "png"),
