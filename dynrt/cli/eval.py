@@ -37,14 +37,7 @@ from dynrt.ir.cost import Budget
     metavar="N",
     help="N budgets from the cheapest answer to the full network.",
 )
-@click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    callback=options.assignments,
-    metavar="NODE=T",
-    help="Another threshold at an exit or control node; may be given for several.",
-)
+@options.threshold_option
 @click.option(
     "--policy",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -82,3 +82,13 @@ def split_option(default: Split) -> Callable[[Decorated], Decorated]:
 def bounds(given: Mapping[str, tuple[float, ...]]) -> dict[str, float | tuple[float, ...]]:
     """What :func:`assignments` read, as ``Network.set`` takes thresholds."""
     return {name: values if len(values) > 1 else values[0] for name, values in given.items()}
+
+
+threshold_option = click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    callback=assignments,
+    metavar="NODE=T",
+    help="Another threshold at an exit or control node; may be given for several.",
+)

@@ -36,14 +36,7 @@ Read = inputs.Sample | inputs.Unreadable
     metavar="B",
     help="Hard cap for each input: 100M (FLOPs), 50MMAC, 2mJ, 5ms.",
 )
-@click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    callback=options.assignments,
-    metavar="NODE=T",
-    help="Another threshold at an exit or control node; may be given for several.",
-)
+@options.threshold_option
 @click.option(
     "--param",
     "params",

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dynrt.errors import BudgetError
-from dynrt.ir.cost import Cost
 from dynrt.ir.flow import Flow, FlowStep
 from dynrt.ir.graph import ControlNode, Exit, NodeId, Threshold
 from dynrt.ir.rules import MAX_SUBSET_ACTIONS
@@ -229,13 +228,3 @@ def pareto(points: Iterable[Amounts]) -> Front:
             if len(kept) == MAX_FRONT:
                 break
     return tuple(kept)
-
-
-def known_resources(costs: Iterable[Cost]) -> tuple[str, ...]:
-    """Resources that every cost knows."""
-    rows = list(costs)
-    return tuple(
-        name
-        for name in ("macs", "femtojoules", "nanoseconds")
-        if all(getattr(c, name) is not None for c in rows)
-    )
