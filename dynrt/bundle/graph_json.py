@@ -27,6 +27,7 @@ from dynrt.ir.graph import (
     DTYPES,
     Accept,
     Argmax,
+    ChannelMask,
     Combine,
     ComputeNode,
     Constant,
@@ -53,6 +54,9 @@ _COMBINES: tuple[Literal["first", "last", "sum", "max", "concat"], ...] = (
     "concat",
 )
 
+#: The version of the format in which compute nodes got the field ``mask``.
+MASKS_SINCE = 2
+
 _GRAPH = ("combine", "control", "data", "exits", "nodes")
 _NODE = {
     "input": ("kind", "name", "type", "param"),
@@ -65,10 +69,17 @@ _NODE = {
 # --- encoding
 
 
+def version_of(graph: Graph) -> int:
+    """The oldest version of the format that can hold ``graph``: 2 if a node has a channel mask."""
+    masked = any(isinstance(n, ComputeNode) and n.mask is not None for n in graph.nodes)
+    return MASKS_SINCE if masked else 1
+
+
 def encode_graph(graph: Graph) -> dict[str, object]:
-    """``graph`` as plain JSON values."""
+    """``graph`` as plain JSON values of its :func:`version_of`."""
+    version = version_of(graph)
     return {
-        "nodes": [_encode_node(n) for n in graph.nodes],
+        "nodes": [_encode_node(n, version) for n in graph.nodes],
         "data": [
             {
                 "source": _encode_ref(e.source),
@@ -85,7 +96,7 @@ def encode_graph(graph: Graph) -> dict[str, object]:
     }
 
 
-def _encode_node(node: Node) -> dict[str, object]:
+def _encode_node(node: Node, version: int) -> dict[str, object]:
     out: dict[str, object] = {"name": node.name}
     if isinstance(node, InputNode):
         param = None if node.param is None else encode_constant(node.param)
@@ -103,7 +114,8 @@ def _encode_node(node: Node) -> dict[str, object]:
         "cost": _encode_cost(node.cost, node.name),
     }
     if isinstance(node, ComputeNode):
-        return out | {"kind": "compute"}
+        masks = {"mask": _encode_mask(node.mask)} if version >= MASKS_SINCE else {}
+        return out | {"kind": "compute"} | masks
     accept = node.accept
     return out | {
         "kind": "exit",
@@ -114,6 +126,12 @@ def _encode_node(node: Node) -> dict[str, object]:
             "threshold": _encode_threshold(accept.threshold),
         },
     }
+
+
+def _encode_mask(mask: ChannelMask | None) -> dict[str, object] | None:
+    if mask is None:
+        return None
+    return {"port": mask.port, "groups": mask.groups, "group_macs": mask.group_macs}
 
 
 def _encode_rule(rule: Rule) -> dict[str, object]:
@@ -150,8 +168,14 @@ def _encode_default(default: Default | None) -> dict[str, object] | None:
 # --- decoding
 
 
-def decode_graph(value: object, place: str, limits: Limits) -> Graph:
+def decode_graph(value: object, place: str, limits: Limits, version: int = 1) -> Graph:
     """A graph from plain JSON values; not yet checked for sense.
+
+    Args:
+        value: what the JSON holds.
+        place: where, for errors.
+        limits: what is accepted.
+        version: of the format.
 
     Raises:
         ManifestError: a field is missing, unknown, or of the wrong kind.
@@ -166,7 +190,8 @@ def decode_graph(value: object, place: str, limits: Limits) -> Graph:
     combine = table(entry["combine"], f"{place}.combine", ("absent", "kind"))
     return Graph(
         nodes=tuple(
-            _decode_node(n, f"{place}.nodes[{i}]", limits, constants) for i, n in enumerate(nodes)
+            _decode_node(n, f"{place}.nodes[{i}]", limits, constants, version)
+            for i, n in enumerate(nodes)
         ),
         data=tuple(
             _decode_data(e, f"{place}.data[{i}]", limits, constants) for i, e in enumerate(data)
@@ -182,11 +207,14 @@ def decode_graph(value: object, place: str, limits: Limits) -> Graph:
     )
 
 
-def _decode_node(value: object, place: str, limits: Limits, constants: ConstantDecoder) -> Node:
+def _decode_node(
+    value: object, place: str, limits: Limits, constants: ConstantDecoder, version: int
+) -> Node:
     kind = kind_of(value, place)
     if kind not in _NODE:
         raise ManifestError(f"{place}.kind: {shown(kind)} is none of {', '.join(_NODE)}")
-    entry = table(value, place, _NODE[kind])
+    masks = ("mask",) if kind == "compute" and version >= MASKS_SINCE else ()
+    entry = table(value, place, (*_NODE[kind], *masks))
     called = name(entry["name"], f"{place}.name")
     if kind == "input":
         param = entry["param"]
@@ -208,7 +236,8 @@ def _decode_node(value: object, place: str, limits: Limits, constants: ConstantD
     outputs = decode_ports(entry["outputs"], f"{place}.outputs", limits)
     cost = _decode_cost(entry["cost"], f"{place}.cost")
     if kind == "compute":
-        return ComputeNode(name=called, inputs=inputs, outputs=outputs, cost=cost)
+        mask = _decode_mask(entry["mask"], f"{place}.mask", limits) if masks else None
+        return ComputeNode(name=called, inputs=inputs, outputs=outputs, cost=cost, mask=mask)
     return Exit(
         name=called,
         inputs=inputs,
@@ -216,6 +245,19 @@ def _decode_node(value: object, place: str, limits: Limits, constants: ConstantD
         answer=name(entry["answer"], f"{place}.answer"),
         accept=_decode_accept(entry["accept"], f"{place}.accept", limits),
         cost=cost,
+    )
+
+
+def _decode_mask(value: object, place: str, limits: Limits) -> ChannelMask | None:
+    if value is None:
+        return None
+    entry = table(value, place, ("group_macs", "groups", "port"))
+    groups = integer(entry["groups"], f"{place}.groups", low=1)
+    bound(f"{place}.groups", groups, limits.groups, "groups")
+    return ChannelMask(
+        port=name(entry["port"], f"{place}.port"),
+        groups=groups,
+        group_macs=integer(entry["group_macs"], f"{place}.group_macs"),
     )
 
 

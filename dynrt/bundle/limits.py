@@ -25,6 +25,7 @@ class Limits:
         ports: inputs, and outputs, of one node.
         edges: data edges, and control edges.
         actions: actions of one control node.
+        groups: groups of one channel mask.
         rank: axes of a tensor, the batch axis left out.
         tensor_bytes: one tensor of one sample.
         constant_bytes: all constants of the graph together, decoded.
@@ -48,6 +49,7 @@ class Limits:
     ports: int = 64
     edges: int = 16_384
     actions: int = 256
+    groups: int = 65_536
     rank: int = 8
     tensor_bytes: int = 1 << 28
     constant_bytes: int = 1 << 24

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from dynrt.bundle.fields import boolean, choice, integer, items, name, number, plain, table, text
-from dynrt.bundle.graph_json import decode_graph, encode_graph
+from dynrt.bundle.graph_json import decode_graph, encode_graph, version_of
 from dynrt.bundle.limits import Limits, bound
 from dynrt.bundle.model import Preprocessing, nodes_with_models
 from dynrt.bundle.names import (
@@ -24,8 +24,8 @@ from dynrt.ir.certificate import Certificate, ExitCost
 from dynrt.ir.graph import Exit, Graph
 
 FORMAT = "dynrt-bundle"
-#: The version that the writer writes; the reader reads this one. See ``docs/format.md``.
-VERSION = 1
+#: The newest version; a bundle has the oldest that can hold it. See ``docs/format.md``.
+VERSION = 2
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_PIXELS = 16_384
@@ -89,7 +89,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     p = manifest.preprocessing
     value = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": version_of(manifest.graph),
         "name": manifest.name,
         "graph": encode_graph(manifest.graph),
         "labels": list(manifest.labels),
@@ -138,12 +138,16 @@ def decode_manifest(raw: bytes, *, limits: Limits) -> Manifest:
     """
     bound(MANIFEST, len(raw), limits.manifest_bytes)
     value = parse_json(raw, place=MANIFEST, limits=limits)
-    check_version(value)
+    version = check_version(value)
     entry = table(value, MANIFEST, _KEYS)
     title = text(entry["name"], "name", limit=limits.name_chars)
     if not title.strip():
         raise ManifestError("name: is empty")
-    graph = decode_graph(entry["graph"], "graph", limits)
+    graph = decode_graph(entry["graph"], "graph", limits, version)
+    if version_of(graph) != version:
+        raise ManifestError(
+            f"version: nothing here needs version {version}; it is written as {version_of(graph)}"
+        )
     labels = tuple(
         text(v, f"labels[{i}]", limit=limits.name_chars)
         for i, v in enumerate(items(entry["labels"], "labels", limit=limits.labels))
@@ -166,8 +170,8 @@ def decode_manifest(raw: bytes, *, limits: Limits) -> Manifest:
     )
 
 
-def check_version(value: object) -> None:
-    """Refuse another format or version before any other field is looked at.
+def check_version(value: object) -> int:
+    """The version; refuses another format or a newer one before any other field is looked at.
 
     Raises:
         BundleVersionError: with both versions.
@@ -181,10 +185,11 @@ def check_version(value: object) -> None:
     if value["format"] != FORMAT:
         raise BundleVersionError(f"format: {shown(value['format'])} is not {FORMAT!r}")
     version = integer(value["version"], "version", low=1)
-    if version != VERSION:
+    if version > VERSION:
         raise BundleVersionError(
             f"version: {version} is newer than {VERSION}, the last that this dynrt reads"
         )
+    return version
 
 
 def decode_card(value: object, limits: Limits) -> Mapping[str, object]:

@@ -14,12 +14,14 @@ import torch
 from dynrt.bundle import Bundle, build_bundle
 from dynrt.errors import ExportError
 from dynrt.exporters.macs import count_macs
+from dynrt.exporters.mask_macs import count_group_macs
 from dynrt.exporters.onnx_node import NodeExport, export_node, frozen_copy, output_ports
 from dynrt.exporters.plain import OPSET, Weights
 from dynrt.exporters.spec import ControlSpec, ExitSpec, NetworkSpec, NodeSpec, Wire
 from dynrt.ir.check import require_valid
 from dynrt.ir.cost import Cost
 from dynrt.ir.graph import (
+    ChannelMask,
     ComputeNode,
     Constant,
     ControlEdge,
@@ -194,7 +196,11 @@ def _typed_node(item: NodeSpec, types: Mapping[PortRef, TensorType]) -> Node:
             accept=item.accept,
             cost=uncounted,
         )
-    return ComputeNode(name=item.name, inputs=inputs, outputs=outputs, cost=uncounted)
+    mask = None
+    if item.mask is not None:
+        sizes = {p.name: p.type.shape for p in inputs}.get(item.mask, ())
+        mask = ChannelMask(port=item.mask, groups=sizes[0] if sizes else 1, group_macs=0)
+    return ComputeNode(name=item.name, inputs=inputs, outputs=outputs, cost=uncounted, mask=mask)
 
 
 def _stuck(
@@ -253,7 +259,11 @@ def _count(draft: Draft) -> Draft:
             count = count_macs(draft.models[node.name], place=f"node {node.name!r}")
             if count.unknown:
                 unknown[node.name] = count.unknown
-            nodes.append(replace(node, cost=Cost(macs=count.macs)))
+            counted = replace(node, cost=Cost(macs=count.macs))
+            if isinstance(counted, ComputeNode) and counted.mask is not None:
+                each = count_group_macs(draft.models[node.name], counted)
+                counted = replace(counted, mask=replace(counted.mask, group_macs=each))
+            nodes.append(counted)
         else:
             nodes.append(node)
     return replace(draft, graph=replace(draft.graph, nodes=tuple(nodes)), unknown=unknown)

@@ -98,12 +98,14 @@ class ComputeSpec:
         module: called with the inputs in order; gives a tensor, several, or a mapping by name.
         inputs: wires by input port, in the order of the module's arguments.
         outputs: output ports, in the order of the module's results.
+        mask: the input port of a channel mask, ``(groups,)``, or ``None``.
     """
 
     name: NodeId
     module: nn.Module
     inputs: Mapping[str, Wire]
     outputs: tuple[str, ...]
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +210,27 @@ class NetworkBuilder:
         module: nn.Module,
         inputs: Mapping[str, Source],
         outputs: Sequence[str] = ("y",),
+        *,
+        mask: str | None = None,
     ) -> PortRef:
-        """A compute node; returns its first output port."""
+        """A compute node; returns its first output port.
+
+        Args:
+            name: its name.
+            module: called with the inputs in order.
+            inputs: wires by input port.
+            outputs: output ports.
+            mask: the input port, float32 ``(groups,)``, that says which groups of the channels
+                between two of the module's convolutions are kept (``dynrt.zoo.MaskedBlock``).
+        """
         _require_outputs(name, outputs)
-        node = ComputeSpec(name=name, module=module, inputs=_wires(inputs), outputs=tuple(outputs))
+        node = ComputeSpec(
+            name=name,
+            module=module,
+            inputs=_wires(inputs),
+            outputs=tuple(outputs),
+            mask=mask,
+        )
         self._nodes.append(node)
         return PortRef(name, outputs[0])
 

@@ -13,6 +13,7 @@ from dynrt.ir.flow import Flow
 from dynrt.ir.graph import (
     DTYPES,
     Argmax,
+    ChannelMask,
     ComputeNode,
     Constant,
     ControlNode,
@@ -106,6 +107,8 @@ def _node(node: Node) -> Iterator[Violation]:
                 yield _bad("negative-cost", node.name, f"{what} is {value}", "costs are 0 or more")
         if not node.outputs:
             yield _bad("no-output", node.name, "it gives nothing", "declare its outputs")
+    if isinstance(node, ComputeNode) and node.mask is not None:
+        yield from _mask(node, node.mask)
     if isinstance(node, InputNode) and node.param is not None:
         yield from _constant(node.name, node.param, node.type)
     if isinstance(node, ControlNode):
@@ -124,6 +127,30 @@ def _node(node: Node) -> Iterator[Violation]:
                 yield _bad("bad-threshold", node.name, "a threshold is NaN", "give a number")
     if isinstance(node, Exit):
         yield from _exit(node)
+
+
+def _mask(node: ComputeNode, mask: ChannelMask) -> Iterator[Violation]:
+    place = PortRef(node.name, mask.port)
+    if mask.groups < 1:
+        yield _bad("bad-mask", place, f"{mask.groups} groups", "give it at least one")
+    elif mask.group_macs < 0 or mask.groups * mask.group_macs > node.cost.macs:
+        yield _bad(
+            "bad-mask",
+            place,
+            f"{mask.groups} groups of {mask.group_macs} MACs in a node of {node.cost.macs}",
+            "count what one group costs",
+        )
+    kinds = [p.type for p in node.inputs if p.name == mask.port]
+    want = TensorType(dtype="float32", shape=(mask.groups,))
+    if not kinds:
+        yield _bad(
+            "unknown-mask",
+            place,
+            f"the mask's port is none of its inputs {sorted(p.name for p in node.inputs)}",
+            "name one of them",
+        )
+    elif kinds[0] != want:
+        yield _bad("mask-type", place, f"the mask is {kinds[0]}, not {want}", "make it that")
 
 
 def _exit(node: Exit) -> Iterator[Violation]:

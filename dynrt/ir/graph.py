@@ -122,13 +122,40 @@ class InputNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelMask:
+    """Channels *inside* a node (between two of its convolutions) that may be left out, in groups.
+
+    The mask is data, not a rule: it comes by an input port, and costs nothing by itself.
+
+    Attributes:
+        port: the node's input port that takes the mask, float32 ``(groups,)``: a group is kept
+            where its value is at least 0.5.
+        groups: of how many channels each is the node's affair; all alike.
+        group_macs: multiplications that one dropped group saves. The node's cost counts all
+            groups; what is charged to a run is what the kept groups cost.
+    """
+
+    port: str
+    groups: int
+    group_macs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeNode:
-    """A subgraph that turns inputs into outputs; without inputs it is a dummy node."""
+    """A subgraph that turns inputs into outputs; without inputs it is a dummy node.
+
+    Attributes:
+        name: its name.
+        inputs, outputs: its ports.
+        cost: of one run, all channels kept.
+        mask: channels that may be left out inside, or ``None``.
+    """
 
     name: NodeId
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     cost: Cost
+    mask: ChannelMask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from dynrt.ir.graph import (
     NodeId,
     PortRef,
 )
+from dynrt.ir.masks import charged
 from dynrt.ir.rules import accept_score, can_accept, candidates, decisions, rule_thresholds
 
 Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -164,9 +165,11 @@ def interpret(
 
     def call(node: ComputeNode | Exit) -> Mapping[str, Array]:
         nonlocal macs, left
-        macs, left = macs + node.cost.macs, _less(left, node.cost)
+        taken = {p.name: env[PortRef(node.name, p.name)] for p in node.inputs}
+        cost = charged(node, taken)
+        macs, left = macs + cost.macs, _less(left, cost)
         path.append(node.name)
-        return functions[node.name]({p.name: env[PortRef(node.name, p.name)] for p in node.inputs})
+        return functions[node.name](taken)
 
     for i, name in enumerate(graph.order):
         node = graph.by_name[name]

@@ -22,7 +22,7 @@ class Step:
         kind: ``input``, ``compute``, ``control`` or ``exit``.
         ran: whether its subgraph was called (for a control node: whether it decided).
         reason: why it did not run, or ``None``.
-        cost: what was charged; zero if it did not run.
+        cost: what was charged, groups that a mask dropped left out; zero if it did not run.
         scores: a control node's scores, or the one accept score of an exit.
         thresholds: what the scores were compared with; empty for argmax.
         actions: the active actions of a control node.

@@ -18,6 +18,7 @@ if find_spec("torch") is None:
 
 from dynrt.zoo.branches import Branch, BranchedResNet, branch_positions
 from dynrt.zoo.gates import DecisionGate, ExitGates, ExitHead, FinalHead, exit_heads, segments
+from dynrt.zoo.masked import MaskedBlock, MaskGate
 from dynrt.zoo.resnet import BasicBlock, ResNet, Stem
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "ExitGates",
     "ExitHead",
     "FinalHead",
+    "MaskGate",
+    "MaskedBlock",
     "ResNet",
     "Stem",
     "branch_positions",

@@ -34,12 +34,16 @@ class BasicBlock(nn.Module):
         """``(n, c_in, h, w)`` to ``(n, c_out, h / stride, w / stride)``, float."""
         y = functional.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
+        return functional.relu(y + self.shortcut(x))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """``x`` in the shape of the block's output."""
         if self.stride != 1 or self.new_channels:
             before = self.new_channels // 2
             behind = self.new_channels - before
             x = x[:, :, :: self.stride, :: self.stride]
             x = functional.pad(x, (0, 0, 0, 0, before, behind))
-        return functional.relu(y + x)
+        return x
 
 
 class Stem(nn.Module):

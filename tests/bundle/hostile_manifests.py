@@ -38,7 +38,7 @@ def _all(*changes: Callable[[Json], Any]) -> Callable[[Json], None]:
 
 FIELDS: list[tuple[str, type[DynrtError], str, Callable[[Json], object]]] = [
     ("another format", BundleVersionError, "is not 'dynrt-bundle'", put("format", to="x")),
-    ("newer version", BundleVersionError, "version: 2 is newer", put("version", to=2)),
+    ("newer version", BundleVersionError, "version: 3 is newer", put("version", to=3)),
     (
         "newer version with new fields",
         BundleVersionError,

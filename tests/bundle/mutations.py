@@ -20,7 +20,7 @@ from dynrt.bundle.manifest import certificate_to_json
 from dynrt.bundle.reader import checked_certificate
 from dynrt.errors import DynrtError
 from tests.bundle.hostile import MANIFEST, Members, dump, members_of, rehash, zip_of
-from tests.bundle.samples import picture_bundle, skip_bundle
+from tests.bundle.samples import masked_bundle, picture_bundle, skip_bundle
 
 Mutation = Callable[[random.Random], bytes]
 
@@ -98,7 +98,8 @@ _NAMES = (
 
 def bases() -> list[Members]:
     """The members of the bundles that are damaged; the small one more often."""
-    return [members_of(picture_bundle())] * 3 + [members_of(skip_bundle())]
+    large = [members_of(skip_bundle()), members_of(masked_bundle())]
+    return [members_of(picture_bundle())] * 4 + large
 
 
 class Mutator:
@@ -193,7 +194,7 @@ class Mutator:
         for _ in range(rng.randint(1, 2)):
             change_json(rng, value["graph"])
         try:
-            graph = decode_graph(value["graph"], "graph", DEFAULT_LIMITS)
+            graph = decode_graph(value["graph"], "graph", DEFAULT_LIMITS, value["version"])
             value["certificate"] = certificate_to_json(checked_certificate(graph, place=""))
         except DynrtError:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from dynrt.ir.cost import Cost
 from dynrt.ir.graph import (
     Accept,
     Argmax,
+    ChannelMask,
     ComputeNode,
     Constant,
     ControlEdge,
@@ -160,6 +162,30 @@ def skip_graph() -> Graph:
     )
 
 
+def masked(graph: Graph) -> Graph:
+    """``graph`` with a node that has a mask of two groups, before the last exit."""
+    x, y, m = port("x", 2, 3), port("y", 2, 3), port("mask", 2)
+    node = ComputeNode(
+        name="thin",
+        inputs=(x, m),
+        outputs=(y,),
+        cost=Cost(macs=12, femtojoules=1200),
+        mask=ChannelMask(port="mask", groups=2, group_macs=5),
+    )
+    ones = Constant(np.ones(2, np.float32))
+    before = next(e for e in graph.data if e.target == PortRef("extra", "x"))
+    return replace(
+        graph,
+        nodes=(*graph.nodes, InputNode(name="mask", type=m.type, param=ones), node),
+        data=(
+            *(e for e in graph.data if e is not before),
+            replace(before, source=PortRef("thin", "y")),
+            DataEdge(source=before.source, target=PortRef("thin", "x")),
+            DataEdge(source=PortRef("mask", "mask"), target=PortRef("thin", "mask")),
+        ),
+    )
+
+
 def models_of(graph: Graph) -> dict[str, bytes]:
     """Plain ONNX for each node that needs it."""
     return {
@@ -213,3 +239,10 @@ def picture_bundle() -> Bundle:
         models=models_of(graph),
         preprocessing=Preprocessing(height=4, width=5, channels=1, mean=(0.5,), std=(0.25,)),
     )
+
+
+@cache
+def masked_bundle() -> Bundle:
+    """The first, with a channel mask: version 2 of the format."""
+    graph = masked(skip_graph())
+    return build_bundle(name="masked", graph=graph, models=models_of(graph))

@@ -70,9 +70,10 @@ def test_written_manifests_are_valid(bundle: Any) -> None:
 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_graphs_are_valid(seed: int) -> None:
-    from dynrt.bundle.graph_json import encode_graph
+    from dynrt.bundle.graph_json import encode_graph, version_of
 
-    value = good() | {"graph": encode_graph(random_case(seed).graph)}
+    graph = random_case(seed).graph
+    value = good() | {"graph": encode_graph(graph), "version": version_of(graph)}
     VALIDATOR.validate(json.loads(dump(value)))
 
 
