@@ -22,6 +22,8 @@
     ├── BudgetError              a budget that cannot be used
     │   └── BudgetRefusedError       below the cheapest answer, which it names
     ├── BackendError             a node failed, or returned something undeclared
+    ├── CompileError             a bundle cannot be compiled on this device; it still runs portably
+    ├── CacheError               the cache of compiled networks cannot be read or written
     ├── DataError                a data set or picture cannot be read
     ├── CalibrationError         no threshold meets the target, or too little data
     ├── ExportError              a module cannot be lowered to a bundle
@@ -145,6 +147,14 @@ class BudgetRefusedError(BudgetError):
 
 class BackendError(DynrtError):
     """A node failed, or returned something that its ports do not declare."""
+
+
+class CompileError(DynrtError):
+    """A bundle cannot be compiled on this device; the portable mode still runs it."""
+
+
+class CacheError(DynrtError):
+    """The cache of compiled networks cannot be read or written."""
 
 
 class DataError(DynrtError):
