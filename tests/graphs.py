@@ -18,6 +18,7 @@ from dynrt.ir.graph import (
     Accept,
     Argmax,
     Array,
+    ChannelMask,
     Combine,
     ComputeNode,
     Constant,
@@ -137,8 +138,16 @@ class _Builder:
         name = f"n{i}"
         count = 0 if self.chance(0.05) else int(self.rng.integers(1, 3))
         ports = tuple(self.feed(name, f"a{j}", self.pool) for j in range(count))
+        cost, mask = self.cost(), None
+        if ports and self.chance(0.15):
+            each = int(self.rng.integers(0, cost.macs // WIDTH + 1))
+            mask = ChannelMask(port=ports[-1].name, groups=WIDTH, group_macs=each)
         node = ComputeNode(
-            name=name, inputs=ports, outputs=(Port(name="y", type=VECTOR),), cost=self.cost()
+            name=name,
+            inputs=ports,
+            outputs=(Port(name="y", type=VECTOR),),
+            cost=cost,
+            mask=mask,
         )
         self.nodes.append(node)
         self.function(name, {"y": WIDTH})

@@ -9,8 +9,9 @@ from dynrt.ir.certificate import certify
 from dynrt.ir.cost import Budget
 from dynrt.ir.graph import ControlNode, Exit, Graph
 from dynrt.ir.reference import ReferenceResult, interpret
-from dynrt.runtime import CallableBackend, Network, Result
+from dynrt.runtime import Network, Result
 from tests.graphs import Case, random_case
+from tests.machines import compiled_network, portable_network
 
 
 def differences(result: Result, expected: ReferenceResult) -> list[str]:
@@ -68,13 +69,18 @@ def compare(seed: int, *, size: int | None = None) -> list[str]:
     case = random_case(seed, size=size)
     rng = np.random.default_rng(seed + 1)
     found: list[str] = []
-    network = Network(case.graph, CallableBackend(case.functions))
     thresholds = random_thresholds(case.graph, rng)
-    network.set(thresholds=thresholds)
-    for budget in (None, random_budget(case.graph, rng)):
-        found += [
-            f"seed {seed}, {budget}: {line}" for line in _compare(case, network, thresholds, budget)
-        ]
+    budgets = (None, random_budget(case.graph, rng))
+    for network in (
+        portable_network(case.graph, case.functions),
+        compiled_network(case.graph, case.functions),
+    ):
+        network.set(thresholds=thresholds)
+        for budget in budgets:
+            found += [
+                f"seed {seed}, {network.mode}, {budget}: {line}"
+                for line in _compare(case, network, thresholds, budget)
+            ]
     return found
 
 
@@ -101,7 +107,14 @@ def _compare(
             return _must_refuse(network, case, budget)
     found = []
     together = network.run_batch(case.inputs, budget=budget, trace=True)
+    # without a trace the compiled mode goes by remembered hops: found, then followed; and batches
+    # go either way in turn
+    batches = [network.run_batch(case.inputs, budget=budget) for _ in range(3)]
     for i, want in enumerate(expected):
+        for result in (*(network.run(rows[i], budget=budget) for _ in range(2)),):
+            found += [f"sample {i}, no trace: {line}" for line in differences(result, want)]
+        for batch in batches:
+            found += [f"sample {i}, batch, no trace: {d}" for d in differences(batch[i], want)]
         alone = network.run(rows[i], budget=budget, trace=True)
         found += [f"sample {i} alone: {line}" for line in differences(alone, want)]
         found += [f"sample {i} in a batch: {line}" for line in differences(together[i], want)]
@@ -137,7 +150,8 @@ def hard_budget(seed: int) -> tuple[int, list[str]]:
     """
     rng = np.random.default_rng(seed + 2)
     case = random_case(seed, size=int(rng.integers(2, 16)))
-    network = Network(case.graph, CallableBackend(case.functions))
+    make = compiled_network if seed % 2 else portable_network
+    network = make(case.graph, case.functions)
     network.set(thresholds=random_thresholds(case.graph, rng))
     bounds = certify(case.graph)
     cheapest = bounds.cheapest_macs

@@ -1,4 +1,5 @@
-"""The large counts: ``python -m tests.soak [graphs|budgets|bundles|all] [--count N] [--seed S]``.
+"""The large counts: ``python -m tests.soak [graphs|budgets|compiled|bundles|all] [--count N] [--seed S]``,
+and ``python -m tests.soak pictures --data cifar10:DIR``.
 
 Each soak prints one line with its count, seeds and findings, and exits with 1 if there are any.
 """
@@ -12,11 +13,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from tests import soak_bundles
+from tests import soak_bundles, soak_pictures
 from tests.oracle import compare, hard_budget
+from tests.soak_compiled import compare_compiled
 
 CHUNK = 100
-COUNTS = {"graphs": 10_000, "budgets": 100_000, "bundles": 200_000}
+COUNTS = {"graphs": 10_000, "budgets": 100_000, "compiled": 10_000, "bundles": 200_000}
 
 
 def _graphs(seed: int) -> tuple[int, list[str]]:
@@ -32,6 +34,16 @@ def _budgets(seed: int) -> tuple[int, list[str]]:
         n, wrong = hard_budget(s)
         cases, found = cases + n, found + wrong
     return cases, found
+
+
+def _compiled(seed: int) -> tuple[int, list[str]]:
+    found: list[str] = []
+    for s in range(seed, seed + CHUNK):
+        found += compare_compiled(s).findings
+    return CHUNK, found
+
+
+RUNS = {"graphs": _graphs, "budgets": _budgets, "compiled": _compiled}
 
 
 def soak(name: str, run: Callable[[int], tuple[int, list[str]]], count: int, seed: int) -> int:
@@ -55,10 +67,23 @@ def soak(name: str, run: Callable[[int], tuple[int, list[str]]], count: int, see
 def main() -> int:
     """Run the soaks that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", default="all", choices=[*COUNTS, "all"])
+    parser.add_argument("what", nargs="?", default="all", choices=[*COUNTS, "pictures", "all"])
     parser.add_argument("--count", type=int, help="cases instead of the usual count")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", help="for pictures: a data set, such as cifar10:DIR")
     args = parser.parse_args()
+    if args.what == "pictures":
+        if args.data is None:
+            parser.error("pictures needs --data")
+        tally = soak_pictures.main(args.data, args.count or 10_000)
+        print(
+            f"pictures: {tally.runs} runs, {tally.references} by the reference, "
+            f"{tally.near_ties} near ties, {len(tally.findings)} findings, "
+            f"answers differ by at most {tally.worst:.2g} of the largest logit"
+        )
+        for line in tally.findings[:20]:
+            print(line, file=sys.stderr)
+        return 1 if tally.findings else 0
     names = list(COUNTS) if args.what == "all" else [args.what]
     found = 0
     for name in names:
@@ -68,7 +93,7 @@ def main() -> int:
             print(f"bundles: {summary}")
             found += len(summary.failures)
         else:
-            found += soak(name, _graphs if name == "graphs" else _budgets, count, args.seed)
+            found += soak(name, RUNS[name], count, args.seed)
     return 1 if found else 0
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "Write a bundle and prove that it computes what its source computes.",
     "calibrate": "Set thresholds for an accuracy, an average budget or a risk.",
     "eval": "Measure accuracy and cost on a data set, per budget.",
+    "profile": "Measure where the time goes on this device.",
     "doctor": "Say what is installed, what works, and what to do about the rest.",
 }
 

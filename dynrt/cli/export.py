@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,15 +13,19 @@ from dynrt.bundle import Bundle, Preprocessing, write_bundle
 from dynrt.cli import options
 from dynrt.cli.bundles import names_bundle, open_bundle
 from dynrt.cli.text import megaflops, to_json
-from dynrt.errors import ExportError, MissingExtraError, OutputExistsError
+from dynrt.errors import DataError, ExportError, MissingExtraError, OutputExistsError
 from dynrt.ir.graph import Array, InputNode, Port
 from dynrt.units import macs_to_flops
 
 if TYPE_CHECKING:
+    from dynrt.calibrate.datasets import Dataset
     from dynrt.exporters import ParityReport
+    from dynrt.exporters.int8_compare import Int8Report
+    from dynrt.exporters.int8_emit import WeightBits
 
 Weights = Literal["float32", "float16"]
 _SEED = 0
+_BATCH = 64
 
 
 @click.command()
@@ -52,7 +56,32 @@ _SEED = 0
 @click.option(
     "--data",
     metavar="DATA",
-    help="Prove parity on these pictures (cifar10:DIR, ...) and not on random inputs.",
+    help="Prove parity on these pictures (cifar10:DIR, ...) and not on random inputs; "
+    "with --int8, find ranges on its training part and compare on its test part.",
+)
+@click.option(
+    "--int8", is_flag=True, help="Quantise the compute nodes to 8-bit integers; needs --data."
+)
+@click.option(
+    "--weight-bits",
+    type=click.Choice(["7", "8"]),
+    default="8",
+    show_default=True,
+    help="With --int8: 7 for x86 CPUs without VNNI, whose 8-bit products saturate.",
+)
+@click.option(
+    "--calibration",
+    type=click.IntRange(1, 100_000),
+    default=512,
+    show_default=True,
+    help="With --int8: find ranges on so many pictures.",
+)
+@click.option(
+    "--held-out",
+    type=click.IntRange(1, 1_000_000),
+    default=2000,
+    show_default=True,
+    help="With --int8: compare with the float network on so many other pictures.",
 )
 @click.option(
     "--samples",
@@ -70,6 +99,10 @@ def command(
     fused: Path | None,
     weights: Weights,
     data: str | None,
+    int8: bool,
+    weight_bits: Literal["7", "8"],
+    calibration: int,
+    held_out: int,
     samples: int,
     force: bool,
     as_json: bool,
@@ -77,8 +110,8 @@ def command(
     """Write a bundle and prove that it computes what TARGET computes.
 
     TARGET is MODULE:OBJECT (a dynrt.exporters.NetworkSpec, or a function that gives one), the
-    folder that `dynrt train` filled, an ONNX model (to be cut into nodes), or, with --fused alone,
-    a bundle.
+    folder that `dynrt train` filled, an ONNX model (to be cut into nodes), or, with --fused
+    alone or --int8, a bundle.
     """
     if out is None and fused is None:
         raise click.UsageError("nothing to write: give -o BUNDLE, or --fused FILE.onnx")
@@ -87,18 +120,30 @@ def command(
             raise OutputExistsError(f"{path} exists; it is replaced only with --force")
     if cuts and not target.endswith(".onnx"):
         raise click.UsageError("--cut goes with an ONNX model")
+    if int8 and data is None:
+        raise click.UsageError("--int8 finds ranges on pictures: give --data, such as cifar10:DIR")
     report: ParityReport | None = None
     if names_bundle(target):
         bundle = open_bundle(target)
     else:
         _require_torch()
         bundle, report = _made(target, cuts, weights, data=data, count=samples)
+    compared: Int8Report | None = None
+    if int8:
+        _require_torch()
+        bundle, compared = _quantised(
+            bundle, str(data), calibration, held_out, 7 if weight_bits == "7" else 8
+        )
     if out is not None:
         write_bundle(bundle, out, force=force)
     if fused is not None:
         _write_fused(bundle, fused, force=force)
     record = _record(bundle, report, out=out, fused=fused)
+    if compared is not None:
+        record["int8"] = asdict(compared)
     click.echo(to_json(record) if as_json else _page(record, bundle, report))
+    if compared is not None:
+        click.echo(f"int8: {compared}", err=True)
 
 
 def _require_torch() -> None:
@@ -172,6 +217,49 @@ def _samples(
         raise ExportError("--data: this network takes no pictures (it has no preprocessing)")
     dataset = load_dataset(data, size=(rule.height, rule.width)).first(count)
     return [{real[0].name: row} for row in prepare(dataset.pictures, rule)]
+
+
+def _quantised(
+    bundle: Bundle, data: str, calibration: int, held_out: int, weight_bits: WeightBits
+) -> tuple[Bundle, Int8Report]:
+    """``bundle`` in 8-bit integers, and how it does on pictures that gave it no ranges."""
+    from dynrt.calibrate.pictures import prepare
+    from dynrt.exporters.int8 import quantise
+    from dynrt.exporters.int8_compare import compare, with_report
+
+    rule = bundle.preprocessing
+    if rule is None:
+        raise ExportError("--int8: this network takes no pictures (it has no preprocessing)")
+    seen, others = _parts(data, (rule.height, rule.width), calibration, held_out)
+    made = quantise(
+        bundle,
+        (prepare(p, rule) for p, _ in seen.batches(_BATCH)),
+        weight_bits=weight_bits,
+    )
+    pairs = ((prepare(p, rule), labels) for p, labels in others.batches(_BATCH))
+    report = compare(bundle, made, pairs, data=others.source)
+    return with_report(made, report), report
+
+
+def _parts(
+    data: str, size: tuple[int, int], calibration: int, held_out: int
+) -> tuple[Dataset, Dataset]:
+    """Pictures for ranges and others to compare on; data without parts is shared out.
+
+    Raises:
+        DataError: there is only one picture.
+    """
+    from dynrt.calibrate.datasets import load_dataset
+
+    train = load_dataset(data, split="train", size=size)
+    test = load_dataset(data, split="test", size=size)
+    if train.pictures.shape != test.pictures.shape or (train.pictures != test.pictures).any():
+        return train.first(calibration), test.first(held_out)
+    if len(train) < 2:
+        raise DataError(f"--int8: {data} holds 1 picture; one for ranges and one other are needed")
+    first = train.first(min(calibration, len(train) // 2))
+    rest = replace(test, pictures=test.pictures[len(first) :], labels=test.labels[len(first) :])
+    return first, rest.first(held_out)
 
 
 def _write_fused(bundle: Bundle, path: Path, *, force: bool) -> None:

@@ -10,10 +10,11 @@ from dynrt.errors import InputError
 from dynrt.ir.graph import Array, Graph, InputNode
 from dynrt.runtime.policy import Policy
 
+#: What a caller gives: the one input's array, or arrays by name.
+Inputs = Array | Mapping[str, Array]
 
-def take_inputs(
-    graph: Graph, policy: Policy, inputs: Array | Mapping[str, Array], *, batched: bool
-) -> dict[str, Array]:
+
+def take_inputs(graph: Graph, policy: Policy, inputs: Inputs, *, batched: bool) -> dict[str, Array]:
     """Every input node's array ``(batch, ...)``, contiguous and of the declared dtype.
 
     A parameter that is not given has the policy's value, one row for all samples.

@@ -4,61 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from threading import Lock
 from typing import Literal, Self
 
-import numpy as np
-
-from dynrt.bundle import Bundle, read_bundle, resolve
+from dynrt.bundle import Bundle
 from dynrt.errors import BackendError, BudgetError, BudgetRefusedError
 from dynrt.ir.cost import Budget, describe_cost
 from dynrt.ir.graph import Array, Graph, NodeId
-from dynrt.ir.rules import softmax
-from dynrt.ir.trace import Trace
-from dynrt.runtime.answer import joined_answer
+from dynrt.runtime.answer import Outcome, answer_of, joined_answer
 from dynrt.runtime.backends import Backend, CheckedBackend
-from dynrt.runtime.executor import drive, drive_together, rows_of
-from dynrt.runtime.inputs import batch_of, take_inputs
+from dynrt.runtime.compiled import Compiled
+from dynrt.runtime.compiled_runs import CompiledRuns
+from dynrt.runtime.executor import (
+    Row,
+    constant_row,
+    drive,
+    drive_together,
+    outcome_of,
+    rows_of,
+)
+from dynrt.runtime.inputs import Inputs, batch_of, take_inputs
+from dynrt.runtime.machine import Engine, Machine, Parts, Task
 from dynrt.runtime.plan import Plan
 from dynrt.runtime.policy import Bounds, Policy, as_budget, changed_policy, default_policy
-from dynrt.runtime.profile import measured_graph
+from dynrt.runtime.profile import measured_graph, measured_parts
+from dynrt.runtime.record import Record
 from dynrt.runtime.result import Result
 from dynrt.runtime.sources import BudgetSource, FixedBudget
-from dynrt.runtime.walk import Outcome, Row, Walk
+from dynrt.runtime.walk import Walk
 from dynrt.units import fj_to_j, ns_to_s
 
-Inputs = Array | Mapping[str, Array]
+#: Budgets that are remembered ready for use.
+_KEPT_BUDGETS = 256
+#: Paths whose skipped nodes are kept.
+_KEPT_PATHS = 4096
 
 
-def load(
-    bundle: str | Path | Bundle,
-    *,
-    backend: Backend | None = None,
-    threads: int = 1,
-    mode: Literal["portable"] = "portable",
-) -> Network:
-    """Load a bundle, ready to run.
-
-    Args:
-        bundle: a ``.dynrt`` file, a folder, the name of a packaged bundle, or a bundle already read.
-        backend: who runs the nodes; onnxruntime on the CPU by default.
-        threads: threads that one call may use; more than one makes all networks of the process
-            share one pool of that size.
-        mode: ``portable`` runs the bundle's nodes one by one as they are.
-
-    Raises:
-        BundleError, GraphError: the bundle cannot be trusted or read.
-        BackendError: a model is refused, or the mode or thread count cannot be had.
-    """
-    if mode != "portable":
-        raise BackendError(f"mode {mode!r} is not there; this version has: portable")
-    read = bundle if isinstance(bundle, Bundle) else read_bundle(resolve(bundle))
-    if backend is None:
-        from dynrt.runtime.ort import OrtBackend  # onnxruntime is loaded when it is needed
-
-        backend = OrtBackend(read.models, threads=threads)
-    return Network(read.graph, backend, bundle=read)
+Mode = Literal["compiled", "portable"]
 
 
 class Network:
@@ -82,8 +64,11 @@ class Network:
         self._policy = default_policy(graph)
         self._lock = Lock()
         self._timed_plan: Plan | None = None
-        self._late = 0
+        self._late = self._near_ties = 0
         self._closed = False
+        self._runs: CompiledRuns | None = None
+        self._ready: dict[Budget | str | None, tuple[Policy, Policy, Task]] = {}
+        self._skips: dict[tuple[NodeId, ...], tuple[NodeId, ...]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -91,9 +76,43 @@ class Network:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def compile(self, compiled: Compiled, engine: Engine) -> None:
+        """Run as compiled from now on.
+
+        Args:
+            compiled: of this network's bundle.
+            engine: has its segments loaded.
+
+        Raises:
+            BackendError: it is of another network.
+        """
+        parts = Parts(self._plan, compiled, engine, self._backend)
+        self._runs = CompiledRuns(self.graph, parts)
+
+    @property
+    def parts(self) -> Parts | None:
+        """What runs in the compiled mode; ``None`` in the portable one."""
+        return None if self._runs is None else self._runs.parts
+
+    def prepare(self, machine: Machine, inputs: Inputs) -> Task:
+        """Put one input into a machine's buffers; what a run of it goes by.
+
+        Raises:
+            InputError, BudgetRefusedError: as :meth:`run`.
+        """
+        policy = self._policy
+        machine.put_arrays(take_inputs(self.graph, policy, inputs, batched=False))
+        return self._task(policy, time.perf_counter_ns())
+
+    @property
+    def mode(self) -> Mode:
+        """How this network runs."""
+        return "portable" if self._runs is None else "compiled"
+
     def close(self) -> None:
         """Let go of all sessions."""
         self._closed = True
+        self._runs = None
         self._backend.close()
 
     @property
@@ -105,6 +124,11 @@ class Network:
     def late(self) -> int:
         """How many time caps were missed since the network was loaded."""
         return self._late
+
+    @property
+    def near_ties(self) -> int:
+        """Decisions so near their threshold that another mode may round to the other side."""
+        return self._near_ties
 
     def set(
         self,
@@ -169,11 +193,14 @@ class Network:
             BackendError: a node failed.
         """
         began = time.perf_counter_ns()
+        if self._runs is not None:
+            policy, task = self._ready_for(budget, began)
+            return self._result(self._runs.run(task, inputs, record=trace), policy, began)
         policy = self._policy_for(budget)
         arrays = take_inputs(self.graph, policy, inputs, batched=False)
         walk = self._walk(policy, rows_of(arrays, 0), began, record=trace)
-        outcome = drive(walk.steps(), self._backend, timed=trace)
-        return self._result(outcome, policy, began)
+        end = drive(walk, self._backend, timed=trace)
+        return self._result(outcome_of(walk, end), policy, began)
 
     def run_batch(
         self, inputs: Inputs, *, budget: Budget | str | None = None, trace: bool = False
@@ -206,9 +233,15 @@ class Network:
                 )
                 for i in range(count)
             ]
+        if self._runs is not None and not trace and count > 0:
+            outcomes = self._runs.run_batch(self._task(policy, began), arrays, count)
+            return [self._result(outcome, policy, began) for outcome in outcomes]
         walks = [self._walk(policy, rows_of(arrays, i), began, record=trace) for i in range(count)]
-        outcomes = drive_together([w.steps() for w in walks], self._backend)
-        return [self._result(outcome, policy, began) for outcome in outcomes]
+        ends = drive_together(walks, self._backend)
+        return [
+            self._result(outcome_of(walk, end), policy, began)
+            for walk, end in zip(walks, ends, strict=True)
+        ]
 
     def stream(
         self,
@@ -262,18 +295,30 @@ class Network:
             return self._plan
         with self._lock:
             if self._timed_plan is None:
-                self._timed_plan = Plan(measured_graph(self.graph, self._backend))
+                timed = (
+                    measured_graph(self.graph, self._backend)
+                    if self._runs is None
+                    else measured_parts(self.graph, self._runs.parts)
+                )
+                self._timed_plan = Plan(timed)
             return self._timed_plan
 
-    def _walk(self, policy: Policy, rows: Mapping[str, Row], began: int, *, record: bool) -> Walk:
+    def _task(self, policy: Policy, began: int) -> Task:
+        """What a run goes by.
+
+        Raises:
+            BudgetRefusedError: no answer fits the budget.
+        """
         limits = policy.budget.limits()
+        if not limits:
+            return Task(self._plan, policy, None, limits, _no_time)
         resources = tuple(limits)
         if "nanoseconds" in limits and self._timed_plan is None:
             self._plan_for(resources)  # a first profile is not this input's time
             began = time.perf_counter_ns()
         plan = self._plan_for(resources)
-        completion = plan.completion(resources) if resources else None
-        if completion is not None and not completion.fits(0, 0, tuple(limits.values())):
+        completion = plan.completion(resources)
+        if not completion.fits(0, 0, tuple(limits.values())):
             least = " or ".join(
                 describe_cost(name, amount)
                 for name, amount in zip(resources, completion.front(0, 0)[0], strict=True)
@@ -283,46 +328,85 @@ class Network:
                 f"budget {policy.budget} is below the cheapest answer: {least}",
                 cheapest=cheapest.flops or cheapest.joules or cheapest.seconds,
             )
+        return Task(plan, policy, completion, limits, lambda: time.perf_counter_ns() - began)
+
+    def _ready_for(self, budget: Budget | str | None, began: int) -> tuple[Policy, Task]:
+        """What a run under ``budget`` goes by; remembered unless it depends on the clock."""
+        base = self._policy
+        try:
+            known = self._ready.get(budget)
+        except TypeError:  # no budget, as policy_for will say
+            known = None
+        if known is not None and known[0] is base:
+            return known[1], known[2]
+        policy = self._policy_for(budget)
+        task = self._task(policy, began)
+        if policy.budget.seconds is None:
+            if len(self._ready) >= _KEPT_BUDGETS:
+                self._ready.clear()
+            self._ready[budget] = (base, policy, task)
+        return policy, task
+
+    def _walk(self, policy: Policy, rows: Mapping[str, Row], began: int, *, record: bool) -> Walk:
+        task = self._task(policy, began)
         return Walk(
-            plan,
+            task.plan,
             policy,
             rows,
-            completion=completion,
-            elapsed_ns=lambda: time.perf_counter_ns() - began,
-            record=record,
+            constant=constant_row,
+            completion=task.completion,
+            purse=task.purse(),
+            record=Record() if record else None,
         )
 
     def _result(self, outcome: Outcome, policy: Policy, began: int) -> Result:
         answer = joined_answer(self.graph, outcome)
-        flat = answer.reshape(-1)
-        if np.isnan(flat).any():
+        index, score = answer_of(answer)
+        if index < 0:
             raise BackendError(f"exit {outcome.exit.name!r} answered NaN")
-        index = int(flat.argmax())
-        labelled = len(self._labels) == flat.size
+        labelled = len(self._labels) == answer.size
         elapsed_s = (time.perf_counter_ns() - began) / 1e9
         late = policy.budget.seconds is not None and elapsed_s > policy.budget.seconds
         if late:
             with self._lock:
                 self._late += 1
-        ran = set(outcome.path)
+        if outcome.near_ties:
+            with self._lock:
+                self._near_ties += outcome.near_ties
         return Result(
             answer=answer,
             index=index,
             label=self._labels[index] if labelled else None,
-            score=float(softmax(flat)[index]),
+            score=score,
             exit=outcome.exit.name,
             accepted=outcome.accepted,
             forced=outcome.forced,
-            macs=outcome.cost.macs,
-            femtojoules=outcome.cost.femtojoules,
+            macs=outcome.macs,
+            femtojoules=outcome.femtojoules,
             seconds=elapsed_s,
             late=late,
+            near_ties=outcome.near_ties,
             path=outcome.path,
-            skipped=tuple(n for n in self._plan.compute_names if n not in ran),
+            skipped=self._skipped(outcome.path),
             budget=policy.budget,
             thresholds=policy.thresholds,
-            trace=Trace(steps=outcome.steps) if outcome.steps is not None else None,
+            trace=outcome.trace,
         )
+
+    def _skipped(self, path: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+        """Compute nodes that are not on a path; remembered for the paths seen last."""
+        skipped = self._skips.get(path)
+        if skipped is None:
+            ran = set(path)
+            skipped = tuple(n for n in self._plan.compute_names if n not in ran)
+            if len(self._skips) >= _KEPT_PATHS:
+                self._skips.clear()
+            self._skips[path] = skipped
+        return skipped
+
+
+def _no_time() -> int:
+    return 0
 
 
 class _PolicyBudget:

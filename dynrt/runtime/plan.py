@@ -19,14 +19,18 @@ class Feed:
         port: the port's name.
         source: slot of the edge's source.
         fallback: slot of the port that the edge's default names, or -1.
-        constant: the constant default ``(1, ...)``, or ``None``.
+        default: the constant default, or ``None``.
+        constant: the same as ``(1, ...)``.
+        target: the input port itself.
         keep: slot to store what was found in, because a later edge names this port; or -1.
     """
 
     port: str
     source: int
     fallback: int
+    default: Constant | None
     constant: Array | None
+    target: PortRef
     keep: int
 
 
@@ -85,6 +89,14 @@ class Plan:
                 last[slot] = i
             rows.append((step, feeds, gives))
         self.slots = len(slots)
+        readers: list[list[tuple[int, int]]] = [[] for _ in slots]
+        for i, (_, feeds, _) in enumerate(rows):
+            for feed in feeds:
+                readers[feed.source].append((i, -1))
+                if feed.fallback >= 0:
+                    readers[feed.fallback].append((i, feed.source))
+        #: Per slot, the steps that read it, each with the slot it stands in for, or -1.
+        self.readers = tuple(tuple(r) for r in readers)
         self.steps = tuple(
             PlanStep(
                 index=i,
@@ -113,7 +125,9 @@ class Plan:
             port=ref.port,
             source=slots[edge.source],
             fallback=slots[default] if isinstance(default, PortRef) else -1,
+            default=default if isinstance(default, Constant) else None,
             constant=default.value[None] if isinstance(default, Constant) else None,
+            target=ref,
             keep=slots.get(ref, -1),
         )
 

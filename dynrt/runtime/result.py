@@ -31,6 +31,7 @@ class Result:
         skipped: compute nodes that did not run.
         budget, thresholds: in force for this input.
         trace: every step, if asked for.
+        near_ties: decisions so near their threshold that another mode may come to another.
     """
 
     answer: Array
@@ -49,6 +50,7 @@ class Result:
     budget: Budget
     thresholds: Mapping[NodeId, tuple[float, ...]]
     trace: Trace | None = None
+    near_ties: int = 0
 
     @property
     def flops(self) -> int:

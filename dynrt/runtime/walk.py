@@ -1,352 +1,419 @@
-"""One sample's way through a plan, as a coroutine that asks for nodes to be run.
+"""One sample's way through a plan, as a machine that stops wherever it needs something.
 
-The decisions, the budget and the exits are all here, per sample; who runs the nodes, alone or
-together with other samples, is the executor's business. Semantics: ``docs/semantics.md``; the
-oracle is ``dynrt.ir.reference``.
+The decisions, the budget and the exits are all here, per sample. What a tensor is, is not: a walk
+hands on *references*, rows of arrays in the portable mode and numbers of buffers in a compiled one,
+and asks for whatever it must know of their contents. A walk can be copied where it stands, so that
+one walk can be followed under several outcomes (``dynrt.runtime.machine``). Semantics:
+``docs/semantics.md``; the oracle is ``dynrt.ir.reference``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from dynrt.errors import BackendError, GraphError
 from dynrt.ir.certificate import path_violations
 from dynrt.ir.completion import Amounts, Completion
-from dynrt.ir.cost import ZERO_COST, Cost
-from dynrt.ir.graph import Array, ComputeNode, ControlNode, Exit, InputNode, NodeId
-from dynrt.ir.rules import accept_score, can_accept, candidates
-from dynrt.ir.trace import SkipReason, Step
-from dynrt.runtime.plan import Plan, PlanStep
+from dynrt.ir.cost import ZERO_COST
+from dynrt.ir.graph import ComputeNode, ControlNode, Exit, InputNode, NodeId
+from dynrt.ir.rules import can_accept, candidates
+from dynrt.runtime.plan import Feed, Plan, PlanStep
 from dynrt.runtime.policy import Policy
+from dynrt.runtime.purse import Purse
+from dynrt.runtime.record import Record
 
-
-class Row(NamedTuple):
-    """One sample of a batch: ``base[at]``."""
-
-    base: Array
-    at: int
+#: Whatever stands for one sample's tensor; told apart by equality.
+Ref = Any
 
 
 class Call(NamedTuple):
-    """A walk asks for ``step`` to be run on its row of each input."""
+    """``step`` must be run on ``inputs``, with ``kept`` of its channel groups if it has a mask."""
 
     step: PlanStep
-    inputs: dict[str, Row]
+    inputs: dict[str, Ref]
+    kept: int | None = None
 
 
-class Gave(NamedTuple):
-    """What a call gave: a row of each output, and the time if this sample was alone."""
+class Kept(NamedTuple):
+    """How many groups does the mask keep?"""
 
-    outputs: Mapping[str, Row]
-    nanoseconds: int | None
+    step: PlanStep
+    mask: Ref
 
 
-class Outcome(NamedTuple):
-    """Where a walk ended. ``heads`` holds what every head that ran gave."""
+class Scores(NamedTuple):
+    """What do the scores of a control node say?"""
+
+    step: PlanStep
+    node: ControlNode
+    scores: Ref
+
+
+class Verdict(NamedTuple):
+    """Does the exit's rule accept what its head gave?"""
+
+    step: PlanStep
+    node: Exit
+    values: Ref
+
+
+class Ended(NamedTuple):
+    """There is an answer: what every head that ran gave is in ``heads``."""
 
     exit: Exit
-    heads: Mapping[NodeId, Mapping[str, Row]]
+    heads: Mapping[NodeId, Mapping[str, Ref]]
     accepted: bool
     forced: bool
-    cost: Cost
-    path: tuple[NodeId, ...]
-    steps: tuple[Step, ...] | None
 
 
-_NO_CAP = 1 << 62
-
-Steps = Generator[Call, Gave, Outcome]
+Need = Call | Kept | Scores | Verdict | Ended
 
 
 class Walk:
-    """One run of one sample.
+    """One run of one sample: ``advance`` until it has :class:`Ended`, giving what it asks for.
 
     Args:
         plan: the network.
         policy: what is in force.
-        inputs: a row for every input node.
+        inputs: a reference for every input node.
+        constant: a reference for a feed's constant default.
         completion: costs to the next answer in the capped resources; ``None`` without a budget.
-        elapsed_ns: nanoseconds since this input began.
-        record: whether to keep every step.
+        purse: what may be spent; not asked without ``completion``.
+        record: keeps every step, or ``None``.
+
+    Attributes:
+        cost: what was charged.
+        path: compute nodes and exits that ran, in order.
+        record: what keeps its steps, or ``None``.
+        forced: the budget settled or changed a decision, or stopped the run.
     """
 
     def __init__(
         self,
         plan: Plan,
         policy: Policy,
-        inputs: Mapping[NodeId, Row],
+        inputs: Mapping[NodeId, Ref],
         *,
+        constant: Callable[[Feed], Ref],
         completion: Completion | None,
-        elapsed_ns: Callable[[], int],
-        record: bool,
+        purse: Purse,
+        record: Record | None = None,
     ) -> None:
-        self._plan, self._policy, self._completion = plan, policy, completion
-        self._elapsed_ns = elapsed_ns
-        self._limits = policy.budget.limits()
-        self._values: list[Row | None] = [None] * plan.slots
+        self.plan, self.policy, self._completion = plan, policy, completion
+        self.purse, self._constant = purse, constant
+        self._values: dict[int, Ref] = {}
         for name, slot in plan.input_slots.items():
             self._values[slot] = inputs[name]
-        self._state = 0
-        self._cost = ZERO_COST
-        self._path: list[NodeId] = []
-        self._heads: dict[NodeId, Mapping[str, Row]] = {}
+        self.cost, self.path = ZERO_COST, list[NodeId]()
+        self._at = self._state = 0
+        self._heads: dict[NodeId, Mapping[str, Ref]] = {}
+        self._accepted: dict[NodeId, bool] = {}
         self._passed: PlanStep | None = None
-        self._passed_inputs: dict[str, Row] = {}
-        self._settled = self._forced = False
-        self._record: dict[NodeId, Step] | None = {} if record else None
+        self._passed_inputs: dict[str, Ref] = {}
+        self._settled = self.forced = self._answering = False
+        self._call: Call | None = None
+        self.record = record
 
-    def steps(self) -> Steps:
-        """Walk until an answer; yields the calls it needs and returns where it ended."""
-        for step in self._plan.steps:
-            flow, node = step.flow, step.flow.node
-            runs = flow.runs(self._state)
-            inputs = self._resolve(step, needed=runs)
-            if isinstance(node, InputNode):
-                self._state = flow.after(self._state, ran=True)
-                self._note(step, ran=True)
-            elif not runs:
-                off = flow.control_bit and not self._state & flow.control_bit
-                self._state = flow.after(self._state, ran=False)
-                self._note(step, reason="not active" if off else "null input")
-            elif isinstance(node, ComputeNode):
-                if self._must_stop(step):
-                    self._forced = True
-                    break
-                self._state = flow.after(self._state, ran=True)
-                if self._settled and flow.gate:
-                    self._note(step, reason="settled", forced=True)
-                else:
-                    gave = yield from self._call(step, inputs)
-                    for port, slot in step.gives:
-                        self._values[slot] = gave[port]
-            elif isinstance(node, ControlNode):
-                self._decide(step, node, inputs)
-            elif isinstance(node, Exit):
-                self._state = flow.after(self._state, ran=True)
-                if (yield from self._pass(step, node, inputs)):
-                    break
-            for slot in step.done:
-                self._values[slot] = None
-        if self._passed is None:
-            raise GraphError(path_violations(self._plan.flow), place="a graph that was not checked")
-        return (yield from self._answer(self._passed))
+    def clone(self) -> Self:
+        """A copy that goes its own way from here. Not for walks that are recorded."""
+        other = copy.copy(self)
+        other._values = self._values.copy()
+        other.path = self.path.copy()
+        other._heads = self._heads.copy()
+        other._accepted = self._accepted.copy()
+        return other
+
+    def key(self) -> Hashable:
+        """Equal for walks with one future: all but cost, path and purse."""
+        return (
+            self._at,
+            self._state,
+            frozenset(self._values.items()),
+            -1 if self._passed is None else self._passed.index,
+            tuple(self._passed_inputs.items()),
+            tuple((n, tuple(refs.items())) for n, refs in self._heads.items()),
+            tuple(self._accepted.items()),
+            (self._settled, self.forced, self._answering),
+            None if self._call is None else (self._call.step.index, self._call.kept),
+        )
+
+    @property
+    def position(self) -> int:
+        """The step at hand."""
+        return self._at
+
+    def advance(self) -> Need:
+        """Go on to the next thing that is needed.
+
+        Raises:
+            GraphError: no exit was passed: the graph was not checked.
+        """
+        need: Need | None = self._call
+        while need is None:
+            if self._answering or self._at >= len(self.plan.steps):
+                return self._answer()
+            need = self._enter(self.plan.steps[self._at])
+        return need
+
+    def _enter(self, step: PlanStep) -> Need | None:
+        """Begin a step; ``None`` once it is done."""
+        flow, node = step.flow, step.flow.node
+        runs = flow.runs(self._state)
+        inputs = self._resolve(step, needed=runs)
+        if isinstance(node, InputNode):
+            self._note(step, ran=True)
+            return self._leave(step, ran=True)
+        if not runs:
+            off = flow.control_bit and not self._state & flow.control_bit
+            self._note(step, reason="not active" if off else "null input")
+            return self._leave(step, ran=False)
+        if isinstance(node, ComputeNode):
+            if self._must_stop(step):
+                self.forced = self._answering = True
+                return None
+            if self._settled and flow.gate:
+                self._note(step, reason="settled", forced=True)
+                return self._leave(step, ran=True)
+            self._call = Call(step, inputs)
+            if node.mask is not None:
+                return Kept(step, inputs[node.mask.port])
+            return self._call
+        if isinstance(node, ControlNode):
+            if not self._settled:
+                return Scores(step, node, inputs["scores"])
+            self._settle(step, (), None)
+            return None
+        return self._pass(step, node, inputs)
+
+    def _leave(self, step: PlanStep, *, ran: bool, switched_on: int = 0) -> Need | None:
+        self._state = step.flow.after(self._state, ran=ran, switched_on=switched_on)
+        for slot in step.done:
+            self._values.pop(slot, None)
+        self._at = step.index + 1
+        return None  # what every step comes to that needs nothing
+
+    # --- what was asked for
+
+    def give_kept(self, kept: int) -> None:
+        """Answer :class:`Kept`."""
+        if self._call is None:
+            raise GraphError((), place="no mask was asked for")
+        self._call = self._call._replace(kept=kept)
+
+    def give_outputs(self, outputs: Mapping[str, Ref], nanoseconds: int | None = None) -> None:
+        """Answer :class:`Call`: a reference for each output port."""
+        if self._call is None:
+            raise GraphError((), place="no call was asked for")
+        (step, _, kept), self._call = self._call, None
+        cost, node = step.flow.cost, step.flow.node
+        if kept is not None and isinstance(node, ComputeNode) and node.mask is not None:
+            dropped = node.mask.groups - kept
+            cost = replace(cost, macs=cost.macs - dropped * node.mask.group_macs)
+        self.cost = self.cost + cost
+        self.path.append(step.name)
+        self._note(step, ran=True, cost=cost, nanoseconds=nanoseconds)
+        if isinstance(node, Exit):
+            self._heads[node.name] = dict(outputs)
+            if self._passed is step:
+                self._passed_inputs = {}
+            return
+        self._values.update((slot, outputs[port]) for port, slot in step.gives)
+        self._leave(step, ran=True)
+
+    def give_scores(self, scores: Sequence[float]) -> None:
+        """Answer :class:`Scores`.
+
+        Raises:
+            BackendError: a score is NaN.
+        """
+        step = self.plan.steps[self._at]
+        node = step.flow.node
+        if not isinstance(node, ControlNode):
+            raise GraphError((), place="no scores were asked for")
+        values = tuple(float(s) for s in scores)
+        try:
+            options = candidates(node, values, self.policy.thresholds.get(node.name, ()))
+        except BackendError as exc:
+            raise BackendError(f"control node {node.name!r}: {exc}") from exc
+        for actions in options:
+            if self.may(actions):
+                self._decide(step, actions, values, forced=actions != options[0])
+                return
+        self._settle(step, values, options[0])
+
+    def may(self, actions: tuple[int, ...]) -> bool:
+        """Whether the budget leaves this decision of the control node at hand to its scores."""
+        if self._completion is None or self._passed is not None:
+            return True
+        flow = self.plan.steps[self._at].flow
+        after = flow.after(self._state, ran=True, switched_on=flow.switched_on(actions))
+        zero = (0,) * len(self._completion.resources)
+        return self.purse.fits(self.cost, zero, self._completion.front(self._at + 1, after))
+
+    def give_actions(self, actions: tuple[int, ...]) -> None:
+        """Answer :class:`Scores` by the decision itself, which :meth:`may` be taken."""
+        self._decide(self.plan.steps[self._at], actions, (), forced=False)
+
+    def give_verdict(self, *, accepted: bool, score: float | None = None) -> None:
+        """Answer :class:`Verdict`."""
+        step = self._passed if self._answering else self.plan.steps[self._at]
+        if step is None:
+            raise GraphError((), place="no verdict was asked for")
+        self._judge(step, accepted=accepted, score=score)
 
     # --- tensors
 
-    def _resolve(self, step: PlanStep, *, needed: bool) -> dict[str, Row]:
+    def _resolve(self, step: PlanStep, *, needed: bool) -> dict[str, Ref]:
         """What the node takes at each port; also kept where a later edge names the port."""
-        out: dict[str, Row] = {}
+        out: dict[str, Ref] = {}
         for feed in step.feeds:
             if not needed and feed.keep < 0:
                 continue
-            row = self._values[feed.source]
-            if row is None and feed.fallback >= 0:
-                row = self._values[feed.fallback]
-            elif row is None and feed.constant is not None:
-                row = Row(feed.constant, 0)
-            if row is not None:
-                out[feed.port] = row
+            ref = self._values.get(feed.source)
+            if ref is None and feed.fallback >= 0:
+                ref = self._values.get(feed.fallback)
+            elif ref is None and feed.constant is not None:
+                ref = self._constant(feed)
+            if ref is not None:
+                out[feed.port] = ref
                 if feed.keep >= 0:
-                    self._values[feed.keep] = row
+                    self._values[feed.keep] = ref
         return out
 
-    def _call(
-        self, step: PlanStep, inputs: dict[str, Row]
-    ) -> Generator[Call, Gave, Mapping[str, Row]]:
-        gave = yield Call(step, inputs)
-        cost = step.flow.cost
-        self._cost = self._cost + cost
-        self._path.append(step.name)
-        self._note(step, ran=True, nanoseconds=gave.nanoseconds)
-        return gave.outputs
+    def live_after(self, index: int, produced: frozenset[int] = frozenset()) -> set[Ref]:
+        """References that may still be read behind step ``index``.
+
+        Args:
+            index: a step at hand or ahead, with no decision before it.
+            produced: slots that will hold something by then.
+        """
+        out = {ref for slot, ref in self._values.items() if self._read_after(slot, index, produced)}
+        out.update(self._passed_inputs.values())
+        for refs in self._heads.values():
+            out.update(refs.values())
+        return out
+
+    def look_ahead(self) -> None:
+        """Have an ample purse note what an answer from here takes, before any exit was passed."""
+        if self._completion is not None and self._passed is None:
+            zero = (0,) * len(self._completion.resources)
+            self.purse.fits(self.cost, zero, self._completion.front(self._at, self._state))
+
+    def trim(self) -> None:
+        """Forget what nobody will read: a stand-in for something that is there."""
+        unread = [s for s in self._values if not self._read_after(s, self._at - 1, frozenset())]
+        for slot in unread:
+            del self._values[slot]
+
+    def _read_after(self, slot: int, index: int, produced: frozenset[int]) -> bool:
+        return any(
+            at > index and (source < 0 or (source not in self._values and source not in produced))
+            for at, source in self.plan.readers[slot]
+        )
 
     # --- budget
-
-    def _left(self) -> Amounts:
-        """What remains of each capped resource."""
-        out = []
-        for name, limit in self._limits.items():
-            if name == "nanoseconds":
-                out.append(limit - self._elapsed_ns())
-            else:
-                out.append(limit - getattr(self._cost, name))
-        return tuple(out)
 
     def _must_stop(self, step: PlanStep) -> bool:
         """Whether running ``step`` would leave no budget for an answer that was not there before.
 
         Settles the run, instead, when a gate cannot be afforded before the first exit.
         """
-        if self._completion is None:
+        completion = self._completion
+        if completion is None or (self._passed is None and not step.flow.gate):
             return False
         after = step.flow.after(self._state, ran=True)
-        price = self._completion.amounts[step.index]
-        left = tuple(a - b for a, b in zip(self._left(), price, strict=True))
-        ahead = self._completion.front(step.index + 1, after)
-        go = not ahead or self._completion.fits(step.index + 1, after, left)
+        price = completion.amounts[step.index]
+        ahead = completion.front(step.index + 1, after)
+        go = not ahead or self.purse.fits(self.cost, price, ahead)
         if self._passed is None:
-            if step.flow.gate and not go:
-                self._settled = True
+            self._settled = self._settled or not go
             return False
-        owed = self._completion.amounts[self._passed.index]
-        if self._passed.name in self._heads:
-            owed = (0,) * len(owed)
-        return not go or any(a < b for a, b in zip(left, owed, strict=True))
+        if self._passed.name not in self._heads:
+            owed = completion.amounts[self._passed.index]
+            price = tuple(a + b for a, b in zip(price, owed, strict=True))
+        return not (go and self.purse.covers(self.cost, price))
 
-    def _decide(self, step: PlanStep, node: ControlNode, inputs: Mapping[str, Row]) -> None:
-        """Take a control node's decision, or what the budget leaves of it."""
-        flow, completion = step.flow, self._completion
-        bounds = self._policy.thresholds.get(node.name, ())
-        scores: tuple[float, ...] = ()
-        wish: tuple[int, ...] | None = None
-        actions: tuple[int, ...] | None = None
-        if not self._settled:
-            row = inputs["scores"]
-            scores = tuple(row.base[row.at].tolist())
-            try:
-                options = candidates(node, scores, bounds)
-            except BackendError as exc:
-                raise BackendError(f"control node {node.name!r}: {exc}") from exc
-            wish = actions = options[0]
-            if completion is not None and self._passed is None:
-                left = self._left()
-                actions = next(
-                    (
-                        a
-                        for a in options
-                        if completion.fits(step.index + 1, self._behind(step, a), left)
-                    ),
-                    None,
-                )
-        if actions is None and completion is not None:
-            left = self._left()
-            choice = completion.settled(step.index, self._state, left)
-            if choice is None:  # time is up: the other caps still hold
-                left = tuple(
-                    _NO_CAP if name == "nanoseconds" else n
-                    for name, n in zip(self._limits, left, strict=True)
-                )
-                choice = completion.settled(step.index, self._state, left)
-            actions = choice[0] if choice is not None else None
-        chosen = actions or ()
-        changed = wish is None or chosen != wish
-        self._forced = self._forced or changed
-        self._state = flow.after(self._state, ran=True, switched_on=flow.switched_on(chosen))
-        self._note(step, ran=True, scores=scores, thresholds=bounds, actions=chosen, forced=changed)
+    def _settle(
+        self, step: PlanStep, scores: tuple[float, ...], wish: tuple[int, ...] | None
+    ) -> None:
+        """Take a decision that the budget leaves, whatever the scores say."""
+        choice: tuple[tuple[int, ...], int] | None = None
+        if self._completion is not None:
+            for in_time in (True, False):  # time is up: the other caps still hold
+                left: Amounts = self.purse.left(self.cost, in_time=in_time)
+                choice = choice or self._completion.settled(step.index, self._state, left)
+        actions = choice[0] if choice is not None else ()
+        self._decide(step, actions, scores, forced=wish is None or actions != wish)
 
-    def _behind(self, step: PlanStep, actions: tuple[int, ...]) -> int:
-        return step.flow.after(self._state, ran=True, switched_on=step.flow.switched_on(actions))
+    def _decide(
+        self, step: PlanStep, actions: tuple[int, ...], scores: tuple[float, ...], *, forced: bool
+    ) -> None:
+        self.forced = self.forced or forced
+        bounds = self.policy.thresholds.get(step.name, ())
+        self._note(step, ran=True, scores=scores, thresholds=bounds, actions=actions, forced=forced)
+        self._leave(step, ran=True, switched_on=step.flow.switched_on(actions))
 
     # --- exits
 
-    def _pass(
-        self, step: PlanStep, node: Exit, inputs: dict[str, Row]
-    ) -> Generator[Call, Gave, bool]:
-        """Pass an exit; whether the run ends there."""
+    def _pass(self, step: PlanStep, node: Exit, inputs: dict[str, Ref]) -> Need | None:
+        """Pass an exit; ``None`` if its head need not run now."""
+        if node.name in self._heads:  # the head has run: is that an answer?
+            if node.name not in self._accepted:
+                return self._ask(step, node)
+            joins = node.accept.kind == "always" and self.plan.graph.combine.kind
+            self._answering = self._accepted[node.name] and joins in (False, "first")
+            return self._leave(step, ran=True)
         if self._completion is not None:
             price = self._completion.amounts[step.index]
-            short = {n for n, a, b in zip(self._limits, self._left(), price, strict=True) if a < b}
-            if self._passed is None:
-                short.discard("nanoseconds")  # a late answer beats none
-            if short:
+            # a late answer beats none
+            if not self.purse.covers(self.cost, price, in_time=self._passed is not None):
                 self._note(step, reason="cannot accept", forced=True)
-                return False
+                return self._leave(step, ran=True)
         self._passed, self._passed_inputs = step, inputs
-        if self._settled:
-            self._note(step, reason="cannot accept", forced=True)
-            return True
-        joins = node.accept.kind == "always" and self._plan.graph.combine.kind
-        if not can_accept(node.accept, self._bound(node)) or joins == "last":
-            self._note(step, reason="cannot accept")
-            return False
-        self._heads[node.name] = yield from self._call(step, inputs)
-        return self._accepts(node) and joins in (False, "first")
+        joins = node.accept.kind == "always" and self.plan.graph.combine.kind
+        if self._settled or not can_accept(node.accept, self.bound(node)) or joins == "last":
+            self._answering = self._settled
+            self._note(step, reason="cannot accept", forced=self._settled)
+            return self._leave(step, ran=True)
+        self._call = Call(step, inputs)
+        return self._call
 
-    def _bound(self, node: Exit) -> float:
-        return self._policy.thresholds.get(node.name, (node.accept.threshold,))[0]
+    def bound(self, node: Exit) -> float:
+        """The threshold in force at an exit that is scored."""
+        return self.policy.thresholds.get(node.name, (node.accept.threshold,))[0]
 
-    def _accepts(self, node: Exit) -> bool:
-        """Whether an exit's rule accepts what its head gave; completes its recorded step."""
-        score: tuple[float, ...] = ()
-        accepted = node.accept.kind == "always"
+    def _ask(self, step: PlanStep, node: Exit) -> Need | None:
+        """Whether an exit's rule accepts what its head gave; ``None`` if that needs no score."""
         if node.accept.scored:
-            row = self._heads[node.name][node.accept.port]
-            try:
-                value = accept_score(node.accept.kind, row.base[row.at])
-            except BackendError as exc:
-                raise BackendError(f"exit {node.name!r}: {exc}") from exc
-            score, accepted = (value,), value >= self._bound(node)
-        if self._record is not None:
-            bounds = (self._bound(node),) if node.accept.scored else ()
-            self._record[node.name] = replace(
-                self._record[node.name], scores=score, thresholds=bounds, accepted=accepted
-            )
-        return accepted
+            return Verdict(step, node, self._heads[node.name][node.accept.port])
+        self._judge(step, accepted=node.accept.kind == "always", score=None)
+        return None
 
-    def _answer(self, step: PlanStep) -> Steps:
+    def _judge(self, step: PlanStep, *, accepted: bool, score: float | None) -> None:
+        self._accepted[step.name] = accepted
         node = step.flow.node
-        if not isinstance(node, Exit):
-            raise GraphError(path_violations(self._plan.flow))
+        if self.record is not None and isinstance(node, Exit):
+            bounds = (self.bound(node),) if node.accept.scored else ()
+            self.record.judge(step.name, accepted=accepted, score=score, bounds=bounds)
+
+    def _answer(self) -> Need:
+        """The last thing that is needed: the head of the exit passed last, or nothing any more."""
+        step = self._passed
+        if step is None or not isinstance(step.flow.node, Exit):
+            place = "a graph that was not checked"
+            raise GraphError(path_violations(self.plan.flow), place=place)
+        self._answering = True
+        node = step.flow.node
         if node.name not in self._heads:
-            self._heads[node.name] = yield from self._call(step, self._passed_inputs)
-        steps: tuple[Step, ...] | None = None
-        accepted = self._accepts(node)
-        if self._record is not None:
-            for rest in self._plan.steps:
-                if rest.name not in self._record:
-                    self._note(rest, reason="after the answer")
-            steps = tuple(self._record.values())
-        return Outcome(
-            exit=node,
-            heads=self._heads,
-            accepted=accepted,
-            forced=self._forced or self._settled,
-            cost=self._cost,
-            path=tuple(self._path),
-            steps=steps,
-        )
+            self._call = Call(step, self._passed_inputs)
+            return self._call
+        if node.name not in self._accepted and (need := self._ask(step, node)) is not None:
+            return need
+        return Ended(node, self._heads, self._accepted[node.name], self.forced or self._settled)
 
-    # --- trace
-
-    def _note(
-        self,
-        step: PlanStep,
-        *,
-        ran: bool = False,
-        reason: SkipReason | None = None,
-        scores: tuple[float, ...] = (),
-        thresholds: tuple[float, ...] = (),
-        actions: tuple[int, ...] = (),
-        forced: bool = False,
-        nanoseconds: int | None = None,
-    ) -> None:
-        if self._record is None:
-            return
-        node = step.flow.node
-        kind = _KINDS[type(node)]
-        noted = Step(
-            node=step.name,
-            kind=kind,
-            ran=ran,
-            cost=step.flow.cost if ran else ZERO_COST,
-            reason=reason,
-            scores=scores,
-            thresholds=thresholds,
-            actions=actions,
-            forced=forced,
-            nanoseconds=nanoseconds,
-        )
-        earlier = self._record.get(step.name)
-        if earlier is not None:  # a head that was passed by and runs after all
-            noted = replace(noted, forced=earlier.forced)
-        self._record[step.name] = noted
-
-
-_KINDS: dict[type, Literal["input", "compute", "control", "exit"]] = {
-    InputNode: "input",
-    ComputeNode: "compute",
-    ControlNode: "control",
-    Exit: "exit",
-}
+    def _note(self, step: PlanStep, **what: Any) -> None:
+        if self.record is not None:
+            self.record.note(step, **what)

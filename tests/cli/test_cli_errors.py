@@ -121,7 +121,7 @@ def test_bad_budget_is_wrong_usage(invoke: Invoke, colours: Path, budget: str) -
         (["run", "{colours}", "--threshold", "exit1=1", "--threshold", "exit1=2"], 2, "twice"),
         (["run", "{colours}", "--threshold", "exit1=1,2"], 1, "2 values"),
         (["run", "{colours}", "--param", "k=1"], 1, "no parameter 'k'"),
-        (["run", "{colours}", "--mode", "compiled"], 2, "compiled"),
+        (["run", "{colours}", "--mode", "fast"], 2, "fast"),
         (["run", "{colours}", "--batch", "0"], 2, "--batch"),
         (["run", "{colours}", "--trace", "{tmp}/no/such/t.jsonl"], 1, "no/such/t.jsonl"),
         (["run", "{colours}", "--trace", "{tmp}/t.jsonl", "--mode", "reference"], 2, "--trace"),

@@ -34,7 +34,7 @@ def test_json_is_the_contract(ask: Ask, colours: Path, pictures: Path) -> None:
     assert list(answer) == ["bundle", "mode", "budget", "results"]
     assert answer["bundle"]["name"] == "colours"
     assert len(answer["bundle"]["sha256"]) == 64
-    assert answer["mode"] == "portable"
+    assert answer["mode"] == "compiled"
     assert answer["budget"] == {"flops": 20000, "joules": None, "seconds": None}
     assert [list(r) for r in answer["results"]] == [KEYS] * 3
     red, green, hard = answer["results"]
@@ -77,7 +77,7 @@ def test_energy_column_shows_joules(invoke: Invoke, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget", [CHEAPEST, CHEAPEST + 2, FULL - 2, FULL, 10 * FULL])
-@pytest.mark.parametrize("mode", ["portable", "reference"])
+@pytest.mark.parametrize("mode", ["compiled", "portable", "reference"])
 def test_no_result_breaks_the_budget(
     ask: Ask, colours: Path, pictures: Path, budget: int, mode: str
 ) -> None:
@@ -118,7 +118,7 @@ def test_table_shows_what_a_person_needs(invoke: Invoke, colours: Path, pictures
     assert result.exit_code == 0
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0] == "colours, portable; hard budget for each input: 1.17K FLOPs"
+    assert lines[0] == "colours, compiled; hard budget for each input: 1.17K FLOPs"
     assert lines[1].split() == ["input", "label", "score", "exit", "MFLOPs", "ms", "path"]
     assert "red" in lines[2]
     assert "exit1 " in lines[2]
