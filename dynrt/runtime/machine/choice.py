@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 #: After so many batches of a size the slower way is tried again.
 RETRY_EVERY = 64
+#: Times that every way is tried at first.
+TRIALS = 3
 #: How much the latest measurement counts.
 _WEIGHT = 0.3
 
@@ -22,18 +24,20 @@ class Choice:
         self._asked: dict[int, int] = {}
 
     def pick(self, size: int) -> str:
-        """The way to take now: each once at first, then the quickest, now and then another."""
+        """The way to take now: each some times at first, then the quickest, now and then another."""
         bucket = size.bit_length()
         asked = self._asked[bucket] = self._asked.get(bucket, 0) + 1
-        for way in self.ways:
-            if (bucket, way) not in self._seconds:
-                return way
+        if asked <= TRIALS * len(self.ways):
+            return self.ways[(asked - 1) % len(self.ways)]
         ranked = sorted(self.ways, key=lambda w: self._seconds[bucket, w])
         return ranked[-1] if asked % RETRY_EVERY == 0 else ranked[0]
 
     def took(self, size: int, way: str, seconds: float) -> None:
-        """Note how long a batch took; the very first of a way, which binds, counts least."""
+        """Note how long a batch took."""
         key = (size.bit_length(), way)
         each = seconds / size
         old = self._seconds.get(key)
-        self._seconds[key] = each if old is None or each < old / 2 else old + _WEIGHT * (each - old)
+        if old is None or (self._asked.get(key[0], 0) <= TRIALS * len(self.ways) and each < old):
+            self._seconds[key] = each  # the first ones also explore and bind
+        else:
+            self._seconds[key] = old + _WEIGHT * (each - old)

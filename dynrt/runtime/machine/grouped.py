@@ -17,11 +17,17 @@ from dynrt.ir.graph import Array
 from dynrt.runtime.answer import Outcome
 from dynrt.runtime.machine.automaton import Automaton, Leg
 from dynrt.runtime.machine.machine import Machine, Task
-from dynrt.runtime.machine.ops import SegmentOp
+from dynrt.runtime.machine.ops import GateOp, PoolOp, SegmentOp
 from dynrt.runtime.machine.parts import Bound
+from dynrt.runtime.purse import Limits
 
 #: Bound ranges of rows and gathering buffers that are kept.
 _KEPT_BINDINGS = 2048
+
+
+#: Kernels of one row behind a leg's segments, and its decision.
+_Work = tuple[tuple[Callable[[], None], ...], Callable[[], int] | None]
+_KEPT_WORK = 1 << 16
 
 
 @dataclass(slots=True)
@@ -45,7 +51,8 @@ class Group:
         self.machine = machine
         self._bound: dict[tuple[SegmentOp, int, int], Bound] = {}
         self._gathers: dict[tuple[SegmentOp, int], tuple[list[Array], list[Array], Bound]] = {}
-        self._decides: dict[tuple[int, int], Callable[[], int]] = {}
+        self._of: Automaton | None = None
+        self._row_work: dict[tuple[Leg, int], _Work] = {}
 
     def run(self, task: Task, count: int) -> list[Outcome]:
         """Answer what lies in the first ``count`` rows of the input buffers.
@@ -62,50 +69,72 @@ class Group:
         """
         automaton = self.machine.automaton(task)
         automaton.forget()
-        self._decides.clear()
+        if automaton is not self._of:
+            self._of = automaton
+            self._row_work.clear()
+        purse = task.purse() if task.limits else None
         samples = [_Sample(row) for row in range(count)]
-        at: dict[int, tuple[Leg, list[_Sample]]] = {}
+        at: dict[Leg, list[_Sample]] = {}
         for sample in samples:
-            self._join(at, self._allowed(automaton, task, automaton.first, sample), sample)
+            leg = self._allowed(automaton, task, purse, automaton.first, sample)
+            at.setdefault(leg, []).append(sample)
         while at:
             # the hindmost first, so that the others can be caught up with
-            key = min(at, key=lambda k: at[k][0].begun.position)
-            leg, group = at.pop(key)
-            group.sort(key=lambda s: s.row)
-            self._run_leg(leg, [s.row for s in group])
+            leg = min(at, key=_position)
+            group = at.pop(leg)
+            group.sort(key=_row)
+            self._run_together(leg, [s.row for s in group])
+            known = leg.hop.next
             for sample in group:
                 sample.legs.append(leg)
-                sample.spent = sample.spent + leg.cost
-                if leg.question is not None:
-                    outcome = self._decide(leg, sample)
+                kernels, decide = self._work(leg, sample.row)
+                for kernel in kernels:
+                    kernel()
+                if decide is None:
+                    continue
+                outcome = decide()
+                if outcome < 0:
+                    outcome = self.machine.redecided(leg, sample.row)
+                    sample.ties += 1
+                hop = known[outcome] if outcome < len(known) else None
+                if hop is not None:
+                    ahead = automaton.legs[hop]
+                else:
                     ahead = self.machine.ahead(automaton, task, leg, outcome, sample.row)
-                    self._join(at, self._allowed(automaton, task, ahead, sample), sample)
+                if purse is not None:
+                    sample.spent = sample.spent + leg.cost
+                    ahead = self._allowed(automaton, task, purse, ahead, sample)
+                at.setdefault(ahead, []).append(sample)
         return [self.machine.outcome(s.legs, s.ties, s.row) for s in samples]
 
-    @staticmethod
-    def _join(at: dict[int, tuple[Leg, list[_Sample]]], leg: Leg, sample: _Sample) -> None:
-        at.setdefault(id(leg), (leg, []))[1].append(sample)
-
-    def _allowed(self, automaton: Automaton, task: Task, leg: Leg, sample: _Sample) -> Leg:
+    def _allowed(
+        self, automaton: Automaton, task: Task, purse: Limits | None, leg: Leg, sample: _Sample
+    ) -> Leg:
         """``leg``, or what the budget leaves of it."""
-        if leg.exact or task.purse().covers(sample.spent, leg.needs):
+        if purse is None or leg.exact or purse.covers(sample.spent, leg.needs):
             return leg
         return self.machine.squeezed(automaton, task, sample.legs, sample.spent, sample.row)
 
-    def _decide(self, leg: Leg, sample: _Sample) -> int:
-        key = (id(leg), sample.row)
-        decide = self._decides.get(key)
-        if decide is None:
-            decide = self._decides[key] = self.machine.decide(leg, sample.row)
-        outcome = decide()
-        if outcome < 0:
-            outcome = self.machine.redecided(leg, sample.row)
-            sample.ties += 1
-        return outcome
+    def _work(self, leg: Leg, row: int) -> _Work:
+        """What is done for each row by itself once the segments have run."""
+        key = (leg, row)
+        work = self._row_work.get(key)
+        if work is None:
+            binder = self.machine.binder
+            first = _first_own(leg)
+            kernels = tuple(
+                binder.kernel(op, row) for op in leg.ops[first:] if isinstance(op, PoolOp | GateOp)
+            )
+            decide = None if leg.question is None else self.machine.decide(leg, row)
+            if len(self._row_work) >= _KEPT_WORK:
+                self._row_work.clear()
+            work = self._row_work[key] = (kernels, decide)
+        return work
 
-    def _run_leg(self, leg: Leg, rows: Sequence[int]) -> None:
+    def _run_together(self, leg: Leg, rows: Sequence[int]) -> None:
+        """Everything up to the last segment of a leg."""
         binder = self.machine.binder
-        for op in leg.ops:
+        for op in leg.ops[: _first_own(leg)]:
             if isinstance(op, SegmentOp):
                 self._run_segment(op, rows)
                 continue
@@ -168,3 +197,19 @@ class Group:
             )
             self._gathers[key] = (takes, gives, bound)
         return self._gathers[key]
+
+
+def _first_own(leg: Leg) -> int:
+    """Where the ops begin that every row does by itself."""
+    first = len(leg.ops)
+    while first and isinstance(leg.ops[first - 1], PoolOp | GateOp):
+        first -= 1
+    return first
+
+
+def _position(leg: Leg) -> int:
+    return leg.begun.position
+
+
+def _row(sample: _Sample) -> int:
+    return sample.row
