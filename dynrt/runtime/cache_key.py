@@ -14,7 +14,7 @@ import numpy as np
 from dynrt.bundle import Bundle
 
 #: Raised whenever ``dynrt.runtime.compile`` makes something else of the same bundle.
-COMPILE_VERSION = 1
+COMPILE_VERSION = 2
 #: Which axes of the compiled graph are symbolic: the batch.
 BATCH_SIGNATURE = "n"
 

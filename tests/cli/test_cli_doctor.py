@@ -9,8 +9,18 @@ from pathlib import Path
 import pytest
 
 from dynrt.cli.doctor import PACKAGES
-from dynrt.runtime import Network, Result
+from dynrt.runtime import Network, Result, cache
+from tests.cli.colours import gated_bundle
 from tests.cli.conftest import Ask, Invoke
+from tests.runtime.cache_samples import CountingCompile
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own."""
+    monkeypatch.setattr(cache, "_warned", set())
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "kept"))
+    return tmp_path / "kept"
 
 
 def test_a_sound_installation(ask: Ask, invoke: Invoke, packaged: Path) -> None:
@@ -18,7 +28,7 @@ def test_a_sound_installation(ask: Ask, invoke: Invoke, packaged: Path) -> None:
     assert [p["name"] for p in told["packages"]] == [name for name, _, _ in PACKAGES]
     assert told["packages"][0]["version"] == importlib.metadata.version("numpy")
     assert [(c["name"], c["ok"]) for c in told["checks"]] == [
-        ("bundles", True), ("run", True), ("demo", True),
+        ("bundles", True), ("run", True), ("cache", True), ("demo", True),
     ]  # fmt: skip
     page = invoke("doctor")
     assert page.exit_code == 0
@@ -75,3 +85,65 @@ def test_no_bundle_or_a_damaged_one_is_found(
     result = invoke("doctor")
     assert result.exit_code == 1
     assert "cut.dynrt" in result.stdout
+
+
+def test_the_cache_is_shown(
+    ask: Ask, invoke: Invoke, packaged: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.LIMIT_VARIABLE, "64")
+    bundle = gated_bundle()
+    cache.compiled_for(bundle, threads=1, folder=kept, compile=CountingCompile())
+    cache.compiled_for(bundle, threads=2, folder=kept, compile=CountingCompile())
+    size = sum(path.stat().st_size for path in kept.iterdir())
+    told = ask("doctor")["cache"]
+    assert told["folder"] == str(kept)
+    assert told["limit_bytes"] == 64_000_000
+    mine = [entry for entry in told["entries"] if entry["network"] == bundle.name]
+    assert [len(entry["key"]) for entry in mine] == [64, 64]
+    assert sum(entry["size_bytes"] for entry in mine) == size
+    page = invoke("doctor").stdout
+    assert f"cache: works: {kept}: " in page
+    assert bundle.name in page
+    assert " of 64 MB" in page
+
+
+def test_the_cache_is_cleared(ask: Ask, invoke: Invoke, kept: Path) -> None:
+    cache.compiled_for(gated_bundle(), threads=1, folder=kept, compile=CountingCompile())
+    size = next(kept.iterdir()).stat().st_size
+    told = ask("doctor", "--clear-cache")
+    assert told == {"folder": str(kept), "removed": 1, "freed_bytes": size}
+    assert list(kept.iterdir()) == []
+    assert (
+        invoke("doctor", "--clear-cache").stdout == f"{kept}: removed 0 compiled networks, 0.0 MB\n"
+    )
+
+
+def test_a_cache_that_is_not_to_be_used(invoke: Invoke, packaged: Path, kept: Path) -> None:
+    kept.mkdir()
+    kept.chmod(0o777)
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 0  # networks run all the same
+    told = json.loads(result.stdout)
+    checks = {c["name"]: c for c in told["checks"]}
+    assert checks["run"]["ok"]
+    assert not checks["cache"]["ok"]
+    assert "with mode 777" in checks["cache"]["detail"]
+    assert "DYNRT_CACHE" in checks["cache"]["mend"]
+    assert told["cache"] is None
+    result = invoke("doctor", "--clear-cache")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {kept}: belongs to user ")
+
+
+def test_what_is_slower_than_it_could_be_is_said(
+    ask: Ask, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynrt.errors import CompileError
+
+    def fails(*_: object, **__: object) -> None:
+        raise CompileError("operator Foo cannot be cut")
+
+    monkeypatch.setattr(cache, "_compile", fails)
+    checks = {c["name"]: c for c in ask("doctor")["checks"]}
+    assert checks["run"]["ok"]
+    assert "portable mode: operator Foo cannot be cut" in checks["run"]["detail"]

@@ -17,10 +17,11 @@ from dynrt.exporters.session import run_model
 from dynrt.ir.graph import Array, ComputeNode
 from dynrt.runtime.compile import masked as module
 from dynrt.runtime.compile.mask_form import mask_form
-from dynrt.runtime.compile.mask_gather import KEPT, blocked_conv, gathered, simd_block
+from dynrt.runtime.compile.mask_gather import blocked_conv, gathered, simd_block
 from dynrt.runtime.compile.mask_segment import blocked_segment
 from dynrt.runtime.compile.mask_sessions import load_session, optimised
 from dynrt.runtime.compile.masked import MaskedPair
+from dynrt.runtime.compiled import KEPT
 from dynrt.zoo import MaskedBlock
 from tests.exporters.masked_networks import one_block
 from tests.exporters.networks import images, seeded

@@ -58,7 +58,7 @@ class Joiner:
 
     Args:
         graph: valid.
-        models: of its compute nodes and exits.
+        models: of its compute nodes and exits; one may do without a port that it does not need.
         opset: of those that are joined.
     """
 
@@ -70,6 +70,13 @@ class Joiner:
     def tensor(self, ref: PortRef) -> str:
         """Name of an output port's tensor in the flat graph."""
         return f"p{self._number[ref.node]}.{ref.port}"
+
+    def inner(self, node: NodeId, tensor: str) -> str:
+        """What a tensor inside ``node`` is called in the flat graph; not for its ports."""
+        return f"{self._stem(node)}{tensor}"
+
+    def _stem(self, node: NodeId) -> str:
+        return f"n{self._number[node]}/"
 
     def channels_last(self, ref: PortRef) -> bool:
         """Whether a port leaves a flat graph channels last.
@@ -99,7 +106,10 @@ class Joiner:
         initializers: list[onnx.TensorProto] = []
         for name in nodes:
             sources = {}
+            read = {i.name for i in self._models[name].graph.input}
             for port in self._graph.by_name[name].inputs:
+                if port.name not in read:  # a mask that keeps everything
+                    continue
                 source = self._graph.edge_into[PortRef(name, port.name)].source
                 sources[port.name] = self.tensor(source)
                 if source.node not in inside:
@@ -142,7 +152,7 @@ class Joiner:
         initializers: list[onnx.TensorProto],
     ) -> None:
         graph = self._models[name].graph
-        stem = f"n{self._number[name]}/"
+        stem = self._stem(name)
         names = {"": "", **sources}
         results = {o.name: self.tensor(PortRef(name, o.name)) for o in graph.output}
         computed = {t for op in graph.node for t in op.output}

@@ -16,9 +16,8 @@ from onnx import helper, numpy_helper
 
 from dynrt.ir.graph import Array
 from dynrt.runtime.compile.mask_sessions import optimised
+from dynrt.runtime.compiled import KEPT
 
-#: Name of the input that a gathering model takes beside those of the dense one: int64 ``(k,)``.
-KEPT = "dynrt/kept"
 #: The domain of onnxruntime's blocked operators.
 NCHWC = "com.microsoft.nchwc"
 
@@ -56,8 +55,8 @@ def simd_block() -> int | None:
 def gathered(segment: onnx.ModelProto, *, between: str, groups: int) -> onnx.ModelProto | None:
     """A model that runs only the kept groups of the channels between two blocked convolutions.
 
-    It takes :data:`KEPT` besides what ``segment`` takes: rising indices of the kept groups, or the
-    one index ``groups``, a block of zeros, where none is kept.
+    It takes :data:`~dynrt.runtime.compiled.KEPT` besides what ``segment`` takes: rising indices of
+    the kept groups, or the one index ``groups``, a block of zeros, where none is kept.
 
     Args:
         segment: optimised by onnxruntime, all channels kept, to be loaded without optimisation.

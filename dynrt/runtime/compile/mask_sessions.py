@@ -11,7 +11,7 @@ import onnxruntime
 
 from dynrt.errors import CompileError
 from dynrt.ir.graph import Array
-from dynrt.runtime.ort import session_options
+from dynrt.runtime.ort import pool_threads, session_options
 
 
 def load_session(
@@ -34,7 +34,7 @@ def run_once(model: bytes, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     Raises:
         CompileError: onnxruntime refuses the model or the inputs.
     """
-    session = load_session(model)
+    session = load_session(model, threads=pool_threads())
     names = [o.name for o in session.get_outputs()]
     try:
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
@@ -48,7 +48,7 @@ def optimised(model: bytes) -> onnx.ModelProto:
     Raises:
         CompileError: onnxruntime refuses it, or there is no room for a temporary file.
     """
-    options = session_options(1)
+    options = session_options(pool_threads())
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     try:
         with tempfile.TemporaryDirectory(prefix="dynrt-") as folder:

@@ -21,10 +21,10 @@ import onnxruntime
 from dynrt.errors import BackendError, CompileError
 from dynrt.ir.graph import Array, ComputeNode, Port
 from dynrt.runtime.compile.mask_form import MaskForm, mask_form
-from dynrt.runtime.compile.mask_gather import KEPT, gathered
+from dynrt.runtime.compile.mask_gather import gathered
 from dynrt.runtime.compile.mask_segment import LoneSegment, blocked_segment, plain_segment
 from dynrt.runtime.compile.mask_sessions import load_session
-from dynrt.runtime.compiled import PLAIN, Layout
+from dynrt.runtime.compiled import KEPT, PLAIN, Layout
 
 #: Largest deviation from the node's own ONNX, relative to its largest output.
 _TOLERANCE = 1e-3

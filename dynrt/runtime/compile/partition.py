@@ -160,6 +160,8 @@ def _joins(graph: Graph, guards: Guards, part: _Open, name: NodeId) -> bool:
     for ref, source in _outside(graph, part, name):
         if part.defaults.get(source, default := guards.default_of(ref)) != default:
             return False
+        if default is not None and any(r.node in part.nodes for r in _carried(graph, default)):
+            return False  # a segment cannot take what it gives itself
     own = guards.of(name)
     rest = [clause for clause in own if clause.isdisjoint(part.ran)]
     if not all(any(held <= clause for held in part.guard) for clause in rest):
@@ -167,3 +169,19 @@ def _joins(graph: Graph, guards: Guards, part: _Open, name: NodeId) -> bool:
     return any(clause <= part.ran for clause in own) or all(
         any(clause <= held for clause in own) for held in part.guard
     )
+
+
+def _carried(graph: Graph, default: Default) -> Iterable[PortRef]:
+    """Output ports of which a default may carry the tensor."""
+    todo = [default]
+    while todo:
+        ref = todo.pop()
+        if isinstance(ref, Constant):
+            continue
+        edge = graph.edge_into.get(ref)
+        if edge is None:  # an output port
+            yield ref
+        else:  # what this input port would take
+            yield edge.source
+            if edge.default is not None:
+                todo.append(edge.default)

@@ -20,6 +20,7 @@ from dynrt.runtime.compile.borders import (
 )
 from dynrt.runtime.compile.cutting import Cutter, Wanted
 from dynrt.runtime.compile.joined import Joiner, common_opset, joinable, parsed
+from dynrt.runtime.compile.mask_whole import whole_nodes, with_gathered
 from dynrt.runtime.compile.partition import Guards, partition
 from dynrt.runtime.compile.probes import BATCHES, Portable, Values, probe_inputs
 from dynrt.runtime.compile.runner import Loaded, channel_block, optimised, use_threads
@@ -77,12 +78,15 @@ class _Compilation:
         opset = common_opset(models)
         self._unjoined = {n for n in scheduled if not _is_joinable(graph, models, n, opset)}
         self._guards = Guards(graph)
-        self._portable = Portable(graph, self._raw_models)
+        joined = [n for n in scheduled if n not in self._unjoined]
+        self._whole = whole_nodes(graph, self._raw_models, joined)
+        self._portable = Portable(graph, self._raw_models, whole=self._whole)
         self._probes = [probe_inputs(graph, n, seed=n) for n in BATCHES]
         self._portable.run_all(self._probes)
         self._gates = small_gates(graph, models, self._guards.gates, self._probes)
         self._small = {g.node: g for g in self._gates}
-        eased = {n: with_convolved_shortcuts(m) for n, m in models.items()}
+        flat = {**models, **parsed({n: w.form.model for n, w in self._whole.items()})}
+        eased = {n: with_convolved_shortcuts(m) for n, m in flat.items()}
         self._joiner = Joiner(graph, eased, opset)
         self._ports: dict[PortRef, Port] = {
             PortRef(n, p.name): p for n in graph.order for p in graph.by_name[n].outputs
@@ -114,7 +118,7 @@ class _Compilation:
         while True:
             cuts = self._cut(parts, gives, best, borders, failed)
             verifier = Verifier(graph, cuts.layouts, self._portable, loose=self._loose)
-            odd = cuts.failed or self._bypassing(verifier, cuts.segments, flat)
+            odd = cuts.failed or self._unsound(verifier, cuts.segments, flat)
             if not odd:
                 break
             failed |= odd
@@ -195,6 +199,10 @@ class _Compilation:
                 segments += [self._raw_segment(n) for n in part]
                 continue
             segment = cutter.cut(Wanted(nodes=part, takes=self._takes(part), gives=refs))
+            whole = self._whole.get(part[0])
+            if segment is not None and whole is not None:
+                between = self._joiner.inner(whole.name, whole.form.between)
+                segment = with_gathered(segment, whole, between)
             if segment is None:
                 odd.update(part)
             else:
@@ -224,6 +232,8 @@ class _Compilation:
         inside, out = set(part), dict[PortRef, PortRef]()
         for name in part:
             for port in self._graph.by_name[name].inputs:
+                if name in self._whole and port.name == self._whole[name].mask.port:
+                    continue
                 ref = PortRef(name, port.name)
                 source = self._graph.edge_into[ref].source
                 if source.node not in inside:
@@ -240,15 +250,18 @@ class _Compilation:
             raw=True,
         )
 
-    def _bypassing(
+    def _unsound(
         self, verifier: Verifier, segments: Sequence[Segment], flat: Sequence[Values]
     ) -> frozenset[NodeId]:
-        """Nodes of segments that do not read what their edges carry."""
-        values = {**self._probes[-1], **flat[-1]}
+        """Nodes of segments that do not read what their edges carry, or not what a mask keeps."""
+        one, several = ({**self._probes[i], **flat[i]} for i in (0, -1))
         return frozenset(
             n
             for s in segments
-            if not s.raw and not verifier.reads_what_it_takes(s, values)
+            if not s.raw
+            and not (
+                verifier.reads_what_it_takes(s, several) and verifier.gathers_what_is_kept(s, one)
+            )
             for n in s.nodes
         )
 

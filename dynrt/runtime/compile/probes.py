@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -56,10 +56,13 @@ class Portable:
     Args:
         graph: valid.
         models: ONNX bytes of its compute nodes and exits.
+        whole: nodes with a mask that are run with every group kept, whatever the mask's edge carries.
     """
 
-    def __init__(self, graph: Graph, models: Mapping[NodeId, bytes]) -> None:
-        self._graph, self._models = graph, models
+    def __init__(
+        self, graph: Graph, models: Mapping[NodeId, bytes], *, whole: Collection[NodeId] = ()
+    ) -> None:
+        self._graph, self._models, self._whole = graph, models, whole
 
     def run_all(self, probes: Sequence[Values]) -> None:
         """Run every node of the schedule on each probe, every edge from its source; adds what they give.
@@ -79,9 +82,19 @@ class Portable:
         return Loaded(self._models[name], optimise=True, place=f"node {name!r}")
 
     def call(
-        self, run: Loaded, node: ComputeNode | Exit, values: Mapping[PortRef, Array]
+        self,
+        run: Loaded,
+        node: ComputeNode | Exit,
+        values: Mapping[PortRef, Array],
+        mask: Array | None = None,
     ) -> Values:
         """What ``node`` gives when its edges carry ``values`` of their sources; ``(batch, ...)``.
+
+        Args:
+            run: its model, loaded.
+            node: of the graph.
+            values: of all sources of its edges.
+            mask: ``(groups,)`` instead of what the mask's edge carries.
 
         Raises:
             CompileError: it fails, or its outputs are of another shape than declared.
@@ -89,6 +102,11 @@ class Portable:
         edges = self._graph.edge_into
         inputs = {p.name: values[edges[PortRef(node.name, p.name)].source] for p in node.inputs}
         batch = len(next(iter(values.values())))
+        if isinstance(node, ComputeNode) and node.mask is not None:
+            if mask is None and node.name in self._whole:
+                mask = np.ones(node.mask.groups, np.float32)
+            if mask is not None:
+                inputs[node.mask.port] = np.repeat(mask[None], batch, axis=0)
         given = run(inputs)
         out: Values = {}
         for port in node.outputs:

@@ -17,7 +17,7 @@ from dynrt.runtime.kernels.program import Program
 
 #: A kernel that deviates more, relative to the largest output, is not used.
 _TOLERANCE = 1e-3
-_ROUNDING = 1e-5
+_ROUNDING = 5e-6
 _SAFETY = 8.0
 
 

@@ -10,7 +10,7 @@ from dynrt.errors import CompileError
 from dynrt.ir.graph import Array, ComputeNode, Exit, Graph, PortRef
 from dynrt.runtime.compile.probes import Portable, Values, disturbed, relative_error
 from dynrt.runtime.compile.runner import Loaded
-from dynrt.runtime.compiled import PLAIN, Layout, Segment
+from dynrt.runtime.compiled import KEPT, PLAIN, Layout, Segment
 
 #: Largest deviation from the bundle's own models, relative to the largest value of the tensor.
 TOLERANCE = 1e-3
@@ -113,6 +113,40 @@ class Verifier:
                 return False
         return True
 
+    def gathers_what_is_kept(self, segment: Segment, values: Mapping[PortRef, Array]) -> bool:
+        """Whether a segment's gathered form gives what its node's own model gives under a mask.
+
+        Args:
+            segment: of one node, with a gathered form; or without, which is right as it is.
+            values: what every port holds on one probe.
+        """
+        if segment.gathered is None:
+            return True
+        name, groups = segment.nodes[0], segment.gathered.groups
+        node = self._graph.by_name[name]
+        if not isinstance(node, ComputeNode | Exit):
+            return False
+        taken = {t.name: self._taken(t.port, {}, values, values) for t in segment.takes}
+        try:
+            run = Loaded(segment.gathered.model, optimise=False, place=f"gathered {name!r}")
+            own = self._portable.loaded(name)
+            for mask in _partial_masks(groups):
+                kept = np.flatnonzero(mask)
+                inputs = {**taken, KEPT: kept if len(kept) else np.array([groups])}
+                want = self._portable.call(own, node, values, mask)
+                pairs = [
+                    (segment.takes[t].name, segment.gives[g].name) for t, g in segment.overwrites
+                ]
+                runs = [run(inputs), *(run.in_place(inputs, [pair]) for pair in pairs)]
+                for give in segment.gives:
+                    for given in runs:
+                        got = self._plain(give.port, given[give.name])
+                        if not relative_error(want[give.port], got) <= self._tolerance:
+                            return False
+        except CompileError:  # then the node stays as it was
+            return False
+        return True
+
     def _sources(self, segment: Segment) -> list[PortRef]:
         """Output ports outside a segment that its nodes read."""
         inside = set(segment.nodes)
@@ -153,6 +187,16 @@ class Verifier:
                     f"the segment of {segment.nodes[0]!r} does not give {give.port} as the uncut "
                     f"graph does: it deviates by {relative_error(want, got):.3g}"
                 )
+
+
+def _partial_masks(groups: int) -> list[Array]:
+    """Masks ``(groups,)`` of 0 and 1: none kept, some, all but one."""
+    rng = np.random.default_rng(_SEED)
+    counts = sorted({0, groups // 2, groups - 1, int(rng.integers(groups))})
+    masks = np.zeros((len(counts), groups), np.float32)
+    for mask, count in zip(masks, counts, strict=True):
+        mask[rng.permutation(groups)[:count]] = 1
+    return list(masks)
 
 
 def _loaded(segment: Segment) -> Loaded:

@@ -21,7 +21,7 @@ Decide = Callable[[], int]
 
 #: Decisions closer than this to their threshold (times the threshold, if that is above 1) are
 #: counted as near-ties: other modes round differently by about as much.
-NEAR_TIE = 1e-5
+NEAR_TIE = 5e-6
 
 
 def _call(kernel: Kernel) -> None:
