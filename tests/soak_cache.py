@@ -266,7 +266,7 @@ class _KilledStore(Store):
 
 def _be_killed(folder: Path, pieces: int, seed: int) -> None:
     bundle = gated_bundle()
-    facts = key_facts(bundle, threads=1)
+    facts = key_facts(bundle.sha256, threads=1)
     key = key_of(facts)
     fresh = made_up(bundle, seed=seed, bytes_each=BYTES_EACH)
     written = cache_file.write_entry(fresh, key=key, network=bundle.name, facts=facts)
@@ -312,7 +312,7 @@ def in_a_read_only_folder(base: Path) -> subprocess.CompletedProcess[str]:
 
 def _read_only(folder: Path) -> None:
     bundle = gated_bundle()
-    key_facts(bundle, threads=1)  # imports what it needs while it may
+    key_facts(bundle.sha256, threads=1)  # imports what it needs while it may
     if os.geteuid() == 0:  # permissions do not hold root back
         os.chown(folder.parent, 65534, 65534)
         os.seteuid(65534)

@@ -59,7 +59,7 @@ def main(data: str, count: int, *, name: str = "resnet38-ddi") -> Tally:
         raise SystemExit(f"{name} takes no pictures")
     models = OrtBackend(bundle.models)
     functions = {
-        n: (lambda inputs, n=n: models.call(n, inputs))  # type: ignore[misc]
+        n: (lambda inputs, n=n: models.call(n, inputs))
         for n in bundle.models
     }
     only = compiled.graph.inputs()[0].name

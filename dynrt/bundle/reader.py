@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +30,7 @@ from dynrt.errors import (
 )
 from dynrt.ir.certificate import Certificate, certify
 from dynrt.ir.check import require_valid
-from dynrt.ir.graph import Graph
+from dynrt.ir.graph import Graph, NodeId
 
 
 class Members(Protocol):
@@ -46,8 +46,21 @@ class Members(Protocol):
         ...
 
 
-def read_bundle(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS) -> Bundle:
+def read_bundle(
+    path: str | os.PathLike[str],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    known: Callable[[str], bool] | None = None,
+) -> Bundle:
     """Read and check the bundle at ``path``, a ``.dynrt`` file or a folder.
+
+    Args:
+        path: of the bundle.
+        limits: what is accepted.
+        known: says of a manifest's SHA-256 whether a bundle of just that manifest was read in full
+            before, and what was made of its models is kept. Then its graph and certificate are
+            taken as they were found then, and its models are read, and checked in full, when
+            somebody asks for one.
 
     Raises:
         BundleError: it cannot be read; the subclass says in which way, the message where.
@@ -57,19 +70,28 @@ def read_bundle(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS
     place = where if unseen(where) is None else ascii(where)
     try:
         with _opened(Path(where), limits) as members:
-            return read_members(members, limits=limits, place=place)
+            return read_members(members, limits=limits, place=place, known=known, path=Path(where))
     except BundleError as exc:
         exc.args = (f"{place}: {exc}",)
         raise
 
 
-def read_members(members: Members, *, limits: Limits = DEFAULT_LIMITS, place: str = "") -> Bundle:
+def read_members(
+    members: Members,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    place: str = "",
+    known: Callable[[str], bool] | None = None,
+    path: Path | None = None,
+) -> Bundle:
     """Read and check a bundle from its members.
 
     Args:
         members: what is there.
         limits: what is accepted.
         place: what a graph error names as its place.
+        known: see :func:`read_bundle`.
+        path: where the members are, to read them again if they are ``known``.
 
     Raises:
         BundleError: it cannot be read.
@@ -82,17 +104,16 @@ def read_members(members: Members, *, limits: Limits = DEFAULT_LIMITS, place: st
     raw = members.read(MANIFEST)
     manifest = decode_manifest(raw, limits=limits)
     _check_presence(sizes, manifest)
-    certificate = checked_certificate(manifest.graph, place=place)
-    compare_certificates(manifest.certificate, certificate)
-    models = {}
-    checker = ModelChecker(limits)
-    for node in nodes_with_models(manifest.graph):
-        path = member_of(node.name)
-        data = members.read(path)
-        if hashlib.sha256(data).hexdigest() != manifest.members[path].sha256:
-            raise BundleHashError(f"member {shown(path)}: its SHA-256 is not the manifest's")
-        checker.check(data, node)
-        models[node.name] = data
+    sha256 = hashlib.sha256(raw).hexdigest()
+    models: Mapping[NodeId, bytes]
+    if known is not None and path is not None and known(sha256):
+        certificate = manifest.certificate
+        names = tuple(n.name for n in nodes_with_models(manifest.graph))
+        models = LaterModels(names, path, sha256, limits)
+    else:
+        certificate = checked_certificate(manifest.graph, place=place)
+        compare_certificates(manifest.certificate, certificate)
+        models = _read_models(members, manifest, limits)
     return Bundle(
         name=manifest.name,
         graph=manifest.graph,
@@ -102,8 +123,53 @@ def read_members(members: Members, *, limits: Limits = DEFAULT_LIMITS, place: st
         card=manifest.card,
         provenance=manifest.provenance,
         certificate=certificate,
-        sha256=hashlib.sha256(raw).hexdigest(),
+        sha256=sha256,
     )
+
+
+def _read_models(members: Members, manifest: Manifest, limits: Limits) -> dict[NodeId, bytes]:
+    models = {}
+    checker = ModelChecker(limits)
+    for node in nodes_with_models(manifest.graph):
+        path = member_of(node.name)
+        data = members.read(path)
+        if hashlib.sha256(data).hexdigest() != manifest.members[path].sha256:
+            raise BundleHashError(f"member {shown(path)}: its SHA-256 is not the manifest's")
+        checker.check(data, node)
+        models[node.name] = data
+    return models
+
+
+class LaterModels(Mapping[NodeId, bytes]):
+    """Models of a bundle that is known, read and checked in full when one is asked for.
+
+    Args:
+        names: of the nodes.
+        path: of the bundle.
+        sha256: of its manifest.
+        limits: what is accepted.
+    """
+
+    def __init__(self, names: tuple[NodeId, ...], path: Path, sha256: str, limits: Limits) -> None:
+        self._names, self._path = names, path.absolute()
+        self._sha256, self._limits = sha256, limits
+        self._read: Mapping[NodeId, bytes] | None = None
+
+    def __iter__(self) -> Iterator[NodeId]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: NodeId) -> bytes:
+        if name not in self._names:
+            raise KeyError(name)
+        if self._read is None:
+            bundle = read_bundle(self._path, limits=self._limits)
+            if bundle.sha256 != self._sha256:
+                raise BundleHashError(f"{self._path}: it was replaced since it was loaded")
+            self._read = bundle.models
+        return self._read[name]
 
 
 def checked_certificate(graph: Graph, *, place: str) -> Certificate:

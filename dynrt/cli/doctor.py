@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import click
@@ -19,6 +20,15 @@ from dynrt.cli.options import json_option
 from dynrt.cli.text import megaflops, table, to_json
 from dynrt.errors import BackendError, DynrtError
 from dynrt.ir.graph import Array
+from dynrt.runtime import Result
+from dynrt.runtime.cache import (
+    DynrtWarning,
+    Entry,
+    cache_folder,
+    cache_limit_bytes,
+    clear,
+    entries,
+)
 
 #: Distribution, the extra that brings it ("" for the base), what it is for.
 PACKAGES = (
@@ -32,6 +42,11 @@ PACKAGES = (
     ("torch", "export", "makes bundles"),
     ("safetensors", "train", "training, checkpoints"),
 )
+
+
+#: The compiled mode rounds otherwise than the nodes one by one: at most this, relative to the largest
+#: value, as when it was verified on this device. The portable mode is exact.
+COMPILED_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +86,22 @@ class Check:
 
 
 @click.command()
+@click.option("--clear-cache", is_flag=True, help="Remove all compiled networks; no checks.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
+def command(ctx: click.Context, clear_cache: bool, as_json: bool) -> None:
     """Say what is installed, what works, and what to do about the rest.
 
     Exits with 1 if a network cannot be run.
     """
+    if clear_cache:
+        _clear(as_json)
+        return
     packages = [_package(*row) for row in PACKAGES]
     checks = [
         _try("bundles", _bundles, needed=True, mend="install dynrt again"),
         _try("run", _run, needed=True, mend="pip install --force-reinstall onnxruntime"),
+        _try("cache", _cache, needed=False, mend="set DYNRT_CACHE to a folder of your own"),
         _try("demo", _demo, needed=False, mend="pip install 'dynrt[demo]'"),
     ]
     if as_json:
@@ -91,6 +111,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
             "platform": platform.platform(),
             "packages": [asdict(package) for package in packages],
             "checks": [asdict(check) for check in checks],
+            "cache": _cache_record(),
         }
         click.echo(to_json(report))
     else:
@@ -129,22 +150,38 @@ def _run() -> str:
     began = time.perf_counter()
     bundle = open_bundle(None)
     inputs = ramp(bundle)
-    with dynrt.load(bundle) as network:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", DynrtWarning)
+        network = dynrt.load(bundle)
+    mode = network.mode
+    with network:
         loaded = time.perf_counter()
         result = network.run(inputs)
         answered = time.perf_counter()
+    with dynrt.load(bundle, mode="portable") as portable:
+        plain = portable.run(inputs)
     with ReferenceNetwork(bundle, OrtBackend(bundle.models)) as reference:
         wanted = reference.run(inputs)
-    if (result.path, result.exit) != (wanted.path, wanted.exit) or not np.array_equal(
-        result.answer, wanted.answer
-    ):
-        raise BackendError(
-            f"{bundle.name} answers otherwise than the reference (at {result.exit}, {wanted.exit})"
-        )
+    _require_same(plain, wanted, tolerance=0.0, mode="portable")
+    tolerance = COMPILED_TOLERANCE if mode == "compiled" else 0.0
+    _require_same(result, wanted, tolerance=tolerance, mode=mode)
     return (
-        f"{bundle.name}: loaded in {1e3 * (loaded - began):.0f} ms, answered in "
+        f"{bundle.name}: {mode}, loaded in {1e3 * (loaded - began):.0f} ms, answered in "
         f"{1e3 * (answered - loaded):.1f} ms with {megaflops(result.flops)} MFLOPs, as the reference"
+        + "".join(f"; {one_line(str(w.message))}" for w in warned)
     )
+
+
+def _require_same(result: Result, wanted: Result, *, tolerance: float, mode: str) -> None:
+    """Holds a run to the reference: path, exit, and the answer relative to its largest value."""
+    largest = float(np.abs(wanted.answer).max())
+    far = float(np.abs(result.answer - wanted.answer).max())
+    same = (result.path, result.exit) == (wanted.path, wanted.exit)
+    if not (same and far <= tolerance * largest):  # a NaN is never near
+        raise BackendError(
+            f"the {mode} mode answers otherwise than the reference, at {result.exit} and "
+            f"{wanted.exit}: {far:.2g} apart, {tolerance * largest:.2g} allowed"
+        )
 
 
 def ramp(bundle: Bundle) -> dict[str, Array]:
@@ -160,6 +197,45 @@ def ramp(bundle: Bundle) -> dict[str, Array]:
 
 def _demo() -> str:
     return f"{sum(1 for _ in demo.pictures())} demo pictures"
+
+
+def _cache() -> str:
+    """Where compiled networks are kept, and how many."""
+    kept = entries()
+    return f"{cache_folder()}: {_amount(kept)} of {cache_limit_bytes() / 1e6:.0f} MB"
+
+
+def _cache_record() -> dict[str, object] | None:
+    """The cache for programs; ``None`` if it is not to be used (the check says why)."""
+    try:
+        folder, kept = cache_folder(), entries()
+    except DynrtError:
+        return None
+    return {
+        "folder": str(folder),
+        "limit_bytes": cache_limit_bytes(),
+        "size_bytes": sum(entry.size_bytes for entry in kept),
+        "entries": [asdict(entry) for entry in kept],
+    }
+
+
+def _amount(kept: Sequence[Entry]) -> str:
+    """``2 compiled networks (resnet38, colours), 9.1 MB``; a damaged one has no name."""
+    names = ", ".join(dict.fromkeys(entry.network or "damaged" for entry in kept))
+    size = sum(entry.size_bytes for entry in kept)
+    count = f"{len(kept)} compiled network{'' if len(kept) == 1 else 's'}"
+    return f"{count}{f' ({one_line(names)})' if names else ''}, {size / 1e6:.1f} MB"
+
+
+def _clear(as_json: bool) -> None:
+    folder = cache_folder()
+    removed, freed_bytes = clear(folder)
+    if as_json:
+        record = {"folder": str(folder), "removed": removed, "freed_bytes": freed_bytes}
+        click.echo(to_json(record))
+    else:
+        what = f"{removed} compiled network{'' if removed == 1 else 's'}"
+        click.echo(f"{folder}: removed {what}, {freed_bytes / 1e6:.1f} MB")
 
 
 def _page(packages: list[Package], checks: list[Check]) -> str:

@@ -76,7 +76,7 @@ def compiled_for(
     Returns:
         ``None`` if it cannot be compiled here; a :class:`DynrtWarning` has said why, once.
     """
-    facts = key_facts(bundle, threads=threads)
+    facts = key_facts(bundle.sha256, threads=threads)
     key = key_of(facts)
     trouble = None
     try:
@@ -102,6 +102,20 @@ def compiled_for(
     if limit_bytes and trouble is not None:
         _warn_once(f"compiled networks are not kept, so each load compiles again: {trouble}")
     return fresh
+
+
+def is_kept(sha256: str, *, threads: int, folder: Path | None = None) -> bool:
+    """Whether there is an entry for the bundle of a hash; it may yet turn out to be damaged.
+
+    There is one only if that bundle was read in full, and compiled, on this device.
+    """
+    key = key_of(key_facts(sha256, threads=threads))
+    try:
+        where = cache_folder() if folder is None else folder
+        with Store(where, create=False) as store, store.read(key.hex(), use=False) as found:
+            return found is not None
+    except (CacheError, OSError):
+        return False
 
 
 def _kept(folder: Path, key: bytes, bundle: Bundle) -> Compiled | None:

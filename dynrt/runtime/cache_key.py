@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dynrt.bundle import Bundle
-
 #: Raised whenever ``dynrt.runtime.compile`` makes something else of the same bundle.
 COMPILE_VERSION = 2
 #: Which axes of the compiled graph are symbolic: the batch.
@@ -30,15 +28,15 @@ _CPU_FIELDS = frozenset(
 )  # fmt: skip
 
 
-def key_facts(bundle: Bundle, *, threads: int) -> dict[str, str]:
-    """All that decides what compiling ``bundle`` here gives, as text."""
+def key_facts(sha256: str, *, threads: int) -> dict[str, str]:
+    """All that decides what compiling the bundle of a hash here gives, as text."""
     import onnxruntime
 
     from dynrt import __version__
     from dynrt.runtime.kernels import KERNELS
 
     return {
-        "bundle": bundle.sha256,
+        "bundle": sha256,
         "dynrt": f"{__version__}/{COMPILE_VERSION}",
         "onnxruntime": str(onnxruntime.__version__),
         "processor": processor(),

@@ -7,7 +7,7 @@ Plain values: no onnx, no onnxruntime here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -159,3 +159,15 @@ class Compiled:
     layouts: Mapping[PortRef, Layout]
     segments: tuple[Segment, ...]
     gates: tuple[SmallGate, ...]
+
+    def without_models(self) -> Compiled:
+        """The same, once the models are loaded: without their bytes."""
+        segments = tuple(
+            replace(
+                s,
+                model=b"",
+                gathered=None if s.gathered is None else replace(s.gathered, model=b""),
+            )
+            for s in self.segments
+        )
+        return replace(self, segments=segments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from dynrt.bundle import Bundle, read_bundle, resolve
@@ -34,18 +35,20 @@ def load(
     """
     if mode not in ("compiled", "portable"):
         raise BackendError(f"mode {mode!r} is not there; this version has: compiled, portable")
-    read = bundle if isinstance(bundle, Bundle) else read_bundle(resolve(bundle))
+    known = None
+    if mode == "compiled" and backend is None:
+        from dynrt.runtime.cache import compiled_for, is_kept
+
+        known = partial(is_kept, threads=threads)
+    read = bundle if isinstance(bundle, Bundle) else read_bundle(resolve(bundle), known=known)
     if backend is not None:
         return Network(read.graph, backend, bundle=read)
     from dynrt.runtime.ort import OrtBackend, OrtSegments  # loaded when it is needed
 
-    compiled = None
-    if mode == "compiled":
-        from dynrt.runtime.cache import compiled_for
-
-        compiled = compiled_for(read, threads=threads)
+    compiled = compiled_for(read, threads=threads) if mode == "compiled" else None
     nodes = OrtBackend(read.models, threads=threads, lazy=compiled is not None)
     network = Network(read.graph, nodes, bundle=read)
     if compiled is not None:
-        network.compile(compiled, OrtSegments(compiled.segments, threads=threads))
+        segments = OrtSegments(compiled.segments, threads=threads)
+        network.compile(compiled.without_models(), segments)
     return network

@@ -8,6 +8,7 @@ share the process's one global pool.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -77,7 +78,8 @@ class OrtBackend:
         self, models: Mapping[NodeId, bytes], *, threads: int = 1, lazy: bool = False
     ) -> None:
         self._options = session_options(threads)
-        self._models = dict(models)
+        self._models = models
+        self._waiting = set(models)
         self._lock = Lock()
         self._sessions: dict[NodeId, Any] = {}
         self._outputs: dict[NodeId, list[str]] = {}
@@ -85,9 +87,9 @@ class OrtBackend:
             self._load(node)
 
     def _load(self, node: NodeId) -> None:
-        model = self._models.pop(node, None)
-        if model is None:
+        if node not in self._waiting:
             return
+        model = self._models[node]
         try:
             session = onnxruntime.InferenceSession(
                 model, self._options, providers=["CPUExecutionProvider"]
@@ -96,10 +98,11 @@ class OrtBackend:
             raise BackendError(f"node {node!r}: onnxruntime refuses it: {_brief(exc)}") from exc
         self._outputs[node] = [o.name for o in session.get_outputs()]
         self._sessions[node] = session
+        self._waiting.discard(node)
 
     def call(self, node: NodeId, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run one node; see :class:`dynrt.runtime.backends.Backend`."""
-        if node in self._models:
+        if node in self._waiting:
             with self._lock:
                 self._load(node)
         session = self._sessions.get(node)
@@ -121,7 +124,7 @@ class OrtBackend:
 
     def close(self) -> None:
         """Drop all sessions; calls fail from then on."""
-        self._models.clear()
+        self._waiting.clear()
         self._sessions.clear()
 
 
@@ -142,8 +145,8 @@ class OrtSegments:
             onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised already
         )
         self._raw = session_options(threads)
-        self._segments = tuple(segments)
         self._sessions = [self._load(s, s.model, raw=s.raw) for s in segments]
+        self._segments = tuple(replace(s, model=b"") for s in segments)  # loaded: let go of them
         self._gathered: dict[int, Any] = {}
 
     def _load(self, segment: Segment, model: bytes, *, raw: bool) -> Any:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dynrt.cli.doctor import PACKAGES
@@ -32,7 +35,7 @@ def test_a_sound_installation(ask: Ask, invoke: Invoke, packaged: Path) -> None:
     ]  # fmt: skip
     page = invoke("doctor")
     assert page.exit_code == 0
-    assert "run: works: colours: loaded in" in page.stdout
+    assert "run: works: colours: compiled, loaded in" in page.stdout
     assert "missing" not in page.stdout
 
 
@@ -54,24 +57,50 @@ def test_a_missing_extra_is_named(
     assert "demo: not here: skimage is missing" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("mode", "change"),
+    [
+        ("portable", lambda r: replace(r, answer=r.answer * np.float32(1 + 1e-6))),
+        ("compiled", lambda r: replace(r, answer=r.answer * np.float32(1 + 3e-3))),
+        ("compiled", lambda r: replace(r, answer=r.answer * np.float32("nan"))),
+        ("compiled", lambda r: replace(r, exit="exit1")),
+    ],
+)
 def test_a_runtime_that_answers_wrongly_is_found(
-    invoke: Invoke, packaged: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke,
+    packaged: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    change: Callable[[Result], Result],
 ) -> None:
-    from dataclasses import replace
-
     real = Network.run
 
     def wrong(self: Network, *args: object, **extra: object) -> Result:
         result: Result = real(self, *args, **extra)  # type: ignore[arg-type]
-        return replace(result, answer=result.answer + 1)
+        return change(result) if self.mode == mode else result
 
     monkeypatch.setattr(Network, "run", wrong)
     result = invoke("doctor", "--json")
     assert result.exit_code == 1
     checks = {c["name"]: c for c in json.loads(result.stdout)["checks"]}
     assert checks["run"]["ok"] is False
-    assert "otherwise than the reference" in checks["run"]["detail"]
+    assert f"the {mode} mode answers otherwise than the reference" in checks["run"]["detail"]
     assert checks["run"]["mend"]
+
+
+def test_rounding_of_the_compiled_mode_is_no_fault(
+    ask: Ask, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Network.run
+
+    def rounded(self: Network, *args: object, **extra: object) -> Result:
+        result: Result = real(self, *args, **extra)  # type: ignore[arg-type]
+        factor = np.float32(1 + 1e-4) if self.mode == "compiled" else np.float32(1)
+        return replace(result, answer=result.answer * factor)
+
+    monkeypatch.setattr(Network, "run", rounded)
+    checks = {c["name"]: c for c in ask("doctor")["checks"]}
+    assert checks["run"]["detail"].startswith("colours: compiled, loaded in ")
 
 
 def test_no_bundle_or_a_damaged_one_is_found(

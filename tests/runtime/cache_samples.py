@@ -101,7 +101,7 @@ def refused_compile(bundle: Bundle, *, threads: int) -> Compiled:
 
 def entry_path(folder: Path, bundle: Bundle, *, threads: int = 1) -> Path:
     """The file that ``bundle`` has in the cache."""
-    return folder / f"{key_of(key_facts(bundle, threads=threads)).hex()}.dynrtc"
+    return folder / f"{key_of(key_facts(bundle.sha256, threads=threads)).hex()}.dynrtc"
 
 
 def fill(folder: Path, keys: Sequence[str], *, size: int, limit_bytes: int = 1 << 30) -> None:

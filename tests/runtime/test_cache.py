@@ -78,35 +78,35 @@ def test_every_fact_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     import dynrt
     from dynrt.runtime import kernels
 
-    facts = key_facts(BUNDLE, threads=1)
+    facts = key_facts(BUNDLE.sha256, threads=1)
     keys = {key_of(facts)}
     keys |= {key_of(facts | {name: value + "x"}) for name, value in facts.items()}
     assert len(keys) == len(facts) + 1
     changed = {
-        "bundle": key_facts(replace(BUNDLE, sha256="0" * 64), threads=1),
-        "threads": key_facts(BUNDLE, threads=2),
+        "bundle": key_facts("0" * 64, threads=1),
+        "threads": key_facts(BUNDLE.sha256, threads=2),
     }
     monkeypatch.setattr(onnxruntime, "__version__", "0.0")
-    changed["onnxruntime"] = key_facts(BUNDLE, threads=1)
+    changed["onnxruntime"] = key_facts(BUNDLE.sha256, threads=1)
     monkeypatch.undo()
     monkeypatch.setattr(dynrt, "__version__", "0.0")
-    changed["dynrt"] = key_facts(BUNDLE, threads=1)
+    changed["dynrt"] = key_facts(BUNDLE.sha256, threads=1)
     monkeypatch.undo()
     monkeypatch.setattr(cache_key, "COMPILE_VERSION", 0)
-    assert key_facts(BUNDLE, threads=1)["dynrt"] != facts["dynrt"]
+    assert key_facts(BUNDLE.sha256, threads=1)["dynrt"] != facts["dynrt"]
     monkeypatch.undo()
     monkeypatch.setattr(cache_key, "BATCH_SIGNATURE", "1")
-    changed["batch"] = key_facts(BUNDLE, threads=1)
+    changed["batch"] = key_facts(BUNDLE.sha256, threads=1)
     monkeypatch.undo()
     monkeypatch.setattr(cache_key, "processor", lambda: "another")
-    changed["processor"] = key_facts(BUNDLE, threads=1)
+    changed["processor"] = key_facts(BUNDLE.sha256, threads=1)
     monkeypatch.undo()
 
     class Other:
         NAME = "another"
 
     monkeypatch.setattr(kernels, "KERNELS", Other)
-    changed["kernels"] = key_facts(BUNDLE, threads=1)
+    changed["kernels"] = key_facts(BUNDLE.sha256, threads=1)
     assert set(changed) == set(facts)
     for name, other in changed.items():
         assert [n for n in facts if facts[n] != other[n]] == [name]
