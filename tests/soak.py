@@ -1,4 +1,4 @@
-"""The large counts: ``python -m tests.soak [graphs|budgets|compiled|bundles|all] [--count N] [--seed S]``,
+"""The large counts: ``python -m tests.soak [graphs|budgets|compiled|bundles|cache|all] [--count N] [--seed S]``,
 and ``python -m tests.soak pictures --data cifar10:DIR``.
 
 Each soak prints one line with its count, seeds and findings, and exits with 1 if there are any.
@@ -13,12 +13,18 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from tests import soak_bundles, soak_pictures
+from tests import soak_bundles, soak_cache, soak_pictures
 from tests.oracle import compare, hard_budget
 from tests.soak_compiled import compare_compiled
 
 CHUNK = 100
-COUNTS = {"graphs": 10_000, "budgets": 100_000, "compiled": 10_000, "bundles": 200_000}
+COUNTS = {
+    "graphs": 10_000,
+    "budgets": 100_000,
+    "compiled": 10_000,
+    "bundles": 200_000,
+    "cache": 1_000,
+}
 
 
 def _graphs(seed: int) -> tuple[int, list[str]]:
@@ -88,7 +94,12 @@ def main() -> int:
     found = 0
     for name in names:
         count = args.count or COUNTS[name]
-        if name == "bundles":
+        if name == "cache":
+            told = soak_cache.race(rounds=count, seed=args.seed)
+            lived = f"{told.loads} loads, {told.kills} kills"
+            print(f"cache: {count} rounds, {lived}, {len(told.findings)} findings")
+            found += len(told.findings)
+        elif name == "bundles":
             summary = soak_bundles.main(count, args.seed)
             print(f"bundles: {summary}")
             found += len(summary.failures)

@@ -58,10 +58,7 @@ def main(data: str, count: int, *, name: str = "resnet38-ddi") -> Tally:
     if bundle.preprocessing is None:
         raise SystemExit(f"{name} takes no pictures")
     models = OrtBackend(bundle.models)
-    functions = {
-        n: (lambda inputs, n=n: models.call(n, inputs))
-        for n in bundle.models
-    }
+    functions = {n: (lambda inputs, n=n: models.call(n, inputs)) for n in bundle.models}
     only = compiled.graph.inputs()[0].name
     tally, done = Tally(), 0
     for pictures, _ in load_dataset(data, split="test").first(count).batches(250):

@@ -8,7 +8,7 @@ one and the same.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -119,7 +119,8 @@ class _Emitter:
         return [self.numbers["s", affine.scale], self.numbers["z", affine.zero]]
 
     def _add(self, op: str, inputs: Sequence[str], output: str, **attributes: int) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        given: dict[str, Any] = {**attributes}
+        self.nodes.append(helper.make_node(op, inputs, [output], **given))
         return output
 
     def _as_real(self, tensor: str) -> str:

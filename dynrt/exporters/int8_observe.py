@@ -101,7 +101,7 @@ class _Observer:
             model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in extra)
             self._sessions[name] = _session(name, model)
             self._outputs[name] = [*(p.name for p in node.outputs), *extra]
-            self._noted[name] = noted
+            self._noted[name] = set(noted)
 
     def note(self, tensor: PortRef, values: Array) -> None:
         """Count values of a tensor."""

@@ -42,7 +42,8 @@ class Affine:
     def store(self, values: Array) -> npt.NDArray[np.uint8]:
         """``values`` as ONNX's ``QuantizeLinear`` stores them."""
         steps = np.rint(np.asarray(values, np.float32) / np.float32(self.scale))
-        return np.clip(steps + self.zero, 0, _LEVELS).astype(np.uint8)
+        stored: npt.NDArray[np.uint8] = np.clip(steps + self.zero, 0, _LEVELS).astype(np.uint8)
+        return stored
 
 
 class ValueHistogram:

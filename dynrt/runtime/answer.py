@@ -22,6 +22,7 @@ class Outcome(NamedTuple):
     macs: int
     femtojoules: int | None
     path: tuple[NodeId, ...]
+    skipped: tuple[NodeId, ...]
     near_ties: int = 0
     trace: Trace | None = None
 

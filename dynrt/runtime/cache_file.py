@@ -266,7 +266,7 @@ class _Reader:
         _require(fine, f"a tie distance of {tie_distance!r:.40}")
         return SmallGate(
             node=self._node(node),
-            program=Program.from_bytes(program),
+            program=Program.from_bytes(program, checked=True),  # as the entry's hash says
             tie_distance=float(tie_distance),
         )
 

@@ -129,6 +129,7 @@ def outcome_of(walk: Walk, end: Ended) -> Outcome:
         macs=walk.cost.macs,
         femtojoules=walk.cost.femtojoules,
         path=tuple(walk.path),
+        skipped=walk.plan.skipped(walk.path),
         trace=None if walk.record is None else walk.record.trace(walk.plan),
     )
 

@@ -35,16 +35,15 @@ def load(
     """
     if mode not in ("compiled", "portable"):
         raise BackendError(f"mode {mode!r} is not there; this version has: compiled, portable")
-    known = None
-    if mode == "compiled" and backend is None:
-        from dynrt.runtime.cache import compiled_for, is_kept
-
-        known = partial(is_kept, threads=threads)
-    read = bundle if isinstance(bundle, Bundle) else read_bundle(resolve(bundle), known=known)
     if backend is not None:
+        read = bundle if isinstance(bundle, Bundle) else read_bundle(resolve(bundle))
         return Network(read.graph, backend, bundle=read)
-    from dynrt.runtime.ort import OrtBackend, OrtSegments  # loaded when it is needed
+    # loaded when it is needed
+    from dynrt.runtime.cache import compiled_for, is_kept
+    from dynrt.runtime.ort import OrtBackend, OrtSegments
 
+    known = partial(is_kept, threads=threads) if mode == "compiled" else None
+    read = bundle if isinstance(bundle, Bundle) else read_bundle(resolve(bundle), known=known)
     compiled = compiled_for(read, threads=threads) if mode == "compiled" else None
     nodes = OrtBackend(read.models, threads=threads, lazy=compiled is not None)
     network = Network(read.graph, nodes, bundle=read)

@@ -36,8 +36,6 @@ from dynrt.units import fj_to_j, ns_to_s
 
 #: Budgets that are remembered ready for use.
 _KEPT_BUDGETS = 256
-#: Paths whose skipped nodes are kept.
-_KEPT_PATHS = 4096
 
 
 Mode = Literal["compiled", "portable"]
@@ -68,7 +66,6 @@ class Network:
         self._closed = False
         self._runs: CompiledRuns | None = None
         self._ready: dict[Budget | str | None, tuple[Policy, Policy, Task]] = {}
-        self._skips: dict[tuple[NodeId, ...], tuple[NodeId, ...]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -387,22 +384,11 @@ class Network:
             late=late,
             near_ties=outcome.near_ties,
             path=outcome.path,
-            skipped=self._skipped(outcome.path),
+            skipped=outcome.skipped,
             budget=policy.budget,
             thresholds=policy.thresholds,
             trace=outcome.trace,
         )
-
-    def _skipped(self, path: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
-        """Compute nodes that are not on a path; remembered for the paths seen last."""
-        skipped = self._skips.get(path)
-        if skipped is None:
-            ran = set(path)
-            skipped = tuple(n for n in self._plan.compute_names if n not in ran)
-            if len(self._skips) >= _KEPT_PATHS:
-                self._skips.clear()
-            self._skips[path] = skipped
-        return skipped
 
 
 def _no_time() -> int:

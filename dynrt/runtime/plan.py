@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -97,13 +97,17 @@ class Plan:
                     readers[feed.fallback].append((i, feed.source))
         #: Per slot, the steps that read it, each with the slot it stands in for, or -1.
         self.readers = tuple(tuple(r) for r in readers)
+        ends: dict[int, list[int]] = {}
+        for slot, i in last.items():
+            if slot >= 0:
+                ends.setdefault(i, []).append(slot)
         self.steps = tuple(
             PlanStep(
                 index=i,
                 flow=step,
                 feeds=feeds,
                 gives=gives,
-                done=tuple(s for s, j in last.items() if j == i and s >= 0),
+                done=tuple(ends.get(i, ())),
             )
             for i, (step, feeds, gives) in enumerate(rows)
         )
@@ -130,6 +134,11 @@ class Plan:
             target=ref,
             keep=slots.get(ref, -1),
         )
+
+    def skipped(self, path: Sequence[NodeId]) -> tuple[NodeId, ...]:
+        """Compute nodes that are not on a path."""
+        ran = set(path)
+        return tuple(n for n in self.compute_names if n not in ran)
 
     def completion(self, resources: tuple[str, ...]) -> Completion:
         """Costs to the next answer in ``resources``; computed on first use.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -90,6 +90,7 @@ class Program:
         operations: in order.
         floats: size of the memory.
         constants: float32 (little-endian) values at the memory's beginning.
+        checked: it was checked before, and is not again.
     """
 
     pools: Mapping[PortName, Pool]
@@ -99,8 +100,11 @@ class Program:
     floats: int
     constants: bytes
 
-    def __post_init__(self) -> None:
-        check_program(self)
+    checked: InitVar[bool] = False
+
+    def __post_init__(self, checked: bool) -> None:
+        if not checked:
+            check_program(self)
 
     @property
     def takes(self) -> tuple[PortName, ...]:
@@ -132,15 +136,21 @@ class Program:
         return write_program(self)
 
     @classmethod
-    def from_bytes(cls, raw: bytes) -> Program:
+    def from_bytes(cls, raw: bytes, *, checked: bool = False) -> Program:
         """A program from bytes that need not be trusted.
+
+        Args:
+            raw: what :meth:`to_bytes` gave.
+            checked: they are known to be the bytes of a program that was checked (their hash is
+                its hash), so that its offsets need not be checked again. The native back end
+                checks them all the same when it binds.
 
         Raises:
             CacheError: these bytes are no program.
         """
         from dynrt.runtime.kernels.program_bytes import read_program
 
-        return read_program(raw)
+        return read_program(raw, checked=checked)
 
 
 def padded(size: int) -> int:

@@ -37,7 +37,7 @@ def write_program(program: Program) -> bytes:
     return HEADER.pack(MAGIC, len(text)) + text + program.constants
 
 
-def read_program(raw: bytes) -> Program:
+def read_program(raw: bytes, *, checked: bool = False) -> Program:
     """The program that :func:`write_program` wrote.
 
     Raises:
@@ -51,7 +51,7 @@ def read_program(raw: bytes) -> Program:
         raise CacheError(f"no kernel program: begins with {raw[: HEADER.size]!r}")
     try:
         text = json.loads(raw[HEADER.size : end].decode(), object_pairs_hook=_once)
-        return _program(text, bytes(raw[end:]))
+        return _program(text, bytes(raw[end:]), checked=checked)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as exc:
         raise CacheError(f"no kernel program: {type(exc).__name__}: {exc}") from None
 
@@ -63,7 +63,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _program(text: Any, constants: bytes) -> Program:
+def _program(text: Any, constants: bytes, *, checked: bool) -> Program:
     if not isinstance(text, dict) or len(text) != 6:
         raise ValueError("not the six fields")
     if type(text["constants"]) is not int or text["constants"] != len(constants):
@@ -79,6 +79,7 @@ def _program(text: Any, constants: bytes) -> Program:
         operations=tuple(map(_operation, operations)),
         floats=text["floats"],
         constants=constants,
+        checked=checked,
     )
 
 

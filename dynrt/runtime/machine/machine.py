@@ -37,6 +37,7 @@ class Way(NamedTuple):
     """The sums of a chain of legs."""
 
     path: tuple[NodeId, ...]
+    skipped: tuple[NodeId, ...]
     macs: int
     femtojoules: int | None
 
@@ -181,6 +182,7 @@ class Machine:
             way.macs,
             way.femtojoules,
             way.path,
+            way.skipped,
             ties,
         )
 
@@ -290,7 +292,9 @@ class Machine:
         way = self._ways.get(legs)
         if way is None:
             cost = total_cost(legs)
-            way = Way(tuple(n for leg in legs for n in leg.path), cost.macs, cost.femtojoules)
+            path = tuple(n for leg in legs for n in leg.path)
+            skipped = self.parts.plan.skipped(path)
+            way = Way(path, skipped, cost.macs, cost.femtojoules)
             if len(self._ways) >= _KEPT_WAYS:
                 self._ways.clear()
             self._ways[legs] = way
@@ -335,6 +339,7 @@ class Machine:
             macs=walk.cost.macs,
             femtojoules=walk.cost.femtojoules,
             path=tuple(walk.path),
+            skipped=task.plan.skipped(walk.path),
             near_ties=ties,
             trace=record.trace(task.plan),
         )
