@@ -87,6 +87,7 @@ class Machine:
         self._params: Mapping[NodeId, Array] | None = None
         self._automata: dict[object, Automaton] = {}
         self._recent: tuple[object, tuple[str, ...], Automaton] | None = None
+        self._joins = parts.plan.graph.combine.kind not in ("first", "last")
         self._ways: dict[tuple[Leg, ...], Way] = {}
 
     def _only_input(self) -> tuple[NodeId, Array | None]:
@@ -187,12 +188,14 @@ class Machine:
         )
 
     def _heads(self, end: Ended, row: int) -> dict[NodeId, dict[str, Array]]:
-        """What the heads gave, out of the buffers."""
-        arrays = self.buffers.arrays
-        return {
-            name: {port: arrays[ref][row].copy() for port, ref in refs.items() if ref >= 0}
-            for name, refs in end.heads.items()
-        }
+        """What the answer is made of, out of the buffers."""
+        arrays, own = self.buffers.arrays, end.exit
+        if self._joins and own.accept.kind == "always":
+            return {
+                name: {port: arrays[ref][row].copy() for port, ref in refs.items()}
+                for name, refs in end.heads.items()
+            }
+        return {own.name: {own.answer: arrays[end.heads[own.name][own.answer]][row].copy()}}
 
     def _run_fast(self, automaton: Automaton, task: Task, legs: list[Leg]) -> int:
         """Follow hops; leave the loop only for what is new, near a tie, or near the cap."""
