@@ -145,6 +145,10 @@ class OrtSegments:
             onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised already
         )
         self._raw = session_options(threads)
+        for options in (self._as_is, self._raw):
+            options.enable_mem_pattern = (
+                False  # a few operators each: planning costs more than it saves
+            )
         self._sessions = [self._load(s, s.model, raw=s.raw) for s in segments]
         self._segments = tuple(replace(s, model=b"") for s in segments)  # loaded: let go of them
         self._gathered: dict[int, Any] = {}

@@ -15,6 +15,7 @@ from dynrt.ir.graph import Array, InputNode, NodeId, PortRef
 from dynrt.runtime.answer import Outcome
 from dynrt.runtime.executor import settle
 from dynrt.runtime.kernels import KERNELS, Hop, follow
+from dynrt.runtime.kernels.hop import ENDED, SHORT, UNDECIDED
 from dynrt.runtime.machine.automaton import Automaton, Leg, actions_of, answer
 from dynrt.runtime.machine.binding import NEAR_TIE, Binder, Decide
 from dynrt.runtime.machine.buffers import Buffers
@@ -34,8 +35,9 @@ _NO_CAP = 1 << 62
 
 
 class Way(NamedTuple):
-    """The sums of a chain of legs."""
+    """A chain of legs: where it ended, and its sums."""
 
+    end: Ended
     path: tuple[NodeId, ...]
     skipped: tuple[NodeId, ...]
     macs: int
@@ -88,7 +90,7 @@ class Machine:
         self._automata: dict[object, Automaton] = {}
         self._recent: tuple[object, tuple[str, ...], Automaton] | None = None
         self._joins = parts.plan.graph.combine.kind not in ("first", "last")
-        self._ways: dict[tuple[Leg, ...], Way] = {}
+        self._ways: dict[tuple[Leg, ...] | tuple[Hop, ...], Way] = {}
 
     def _only_input(self) -> tuple[NodeId, Array | None]:
         """The name and buffer of the network's one real input, if it has one and it is float32."""
@@ -163,18 +165,21 @@ class Machine:
         """
         automaton = self.automaton(task)
         automaton.forget()
-        legs: list[Leg] = []
         guarded = len(task.limits) > 1 or "nanoseconds" in task.limits
         run = self._run_guarded if guarded else self._run_fast
-        ties = run(automaton, task, legs)
-        return self.outcome(legs, ties, 0)
+        way, ties = run(automaton, task)
+        return self._outcome(way, ties, 0)
 
     def outcome(self, legs: Sequence[Leg], ties: int, row: int) -> Outcome:
         """What a chain of legs came to on one row."""
-        end = legs[-1].end
-        if end is None:
-            raise BackendError("the run came to no end")
-        way = self._way(tuple(legs))
+        key = tuple(legs)
+        way = self._ways.get(key)
+        if way is None:
+            way = self._ways[key] = self._new_way(legs)
+        return self._outcome(way, ties, row)
+
+    def _outcome(self, way: Way, ties: int, row: int) -> Outcome:
+        end = way.end
         return Outcome(
             end.exit,
             self._heads(end, row),
@@ -197,28 +202,36 @@ class Machine:
             }
         return {own.name: {own.answer: arrays[end.heads[own.name][own.answer]][row].copy()}}
 
-    def _run_fast(self, automaton: Automaton, task: Task, legs: list[Leg]) -> int:
+    def _run_fast(self, automaton: Automaton, task: Task) -> tuple[Way, int]:
         """Follow hops; leave the loop only for what is new, near a tie, or near the cap."""
         left = next(iter(task.limits.values())) if task.limits else _NO_CAP
         known = automaton.legs
         leg, ties = automaton.first, 0
+        trail: list[Hop] = []
         while True:
-            trail: list[Hop] = []
+            before = len(trail)
             status, _, outcome = follow(leg.hop, left, trail)
-            legs += map(known.__getitem__, trail)
-            if status == 0:
-                return ties
-            left -= sum(hop.macs for hop in trail)
-            if status == 1:
+            if status == ENDED:
+                break
+            left -= sum(hop.macs for hop in trail[before:])
+            if status == SHORT:
+                legs = [known[hop] for hop in trail]
                 leg = self.squeezed(automaton, task, legs, total_cost(legs), 0)
                 continue
-            if status == 3:
-                outcome, ties = self.redecided(legs[-1], 0), ties + 1
-            leg = self.ahead(automaton, task, legs[-1], outcome, 0)
+            last = known[trail[-1]]
+            if status == UNDECIDED:
+                outcome, ties = self.redecided(last, 0), ties + 1
+            leg = self.ahead(automaton, task, last, outcome, 0)
+        key = tuple(trail)
+        way = self._ways.get(key)
+        if way is None:
+            way = self._ways[key] = self._new_way([known[hop] for hop in trail])
+        return way, ties
 
-    def _run_guarded(self, automaton: Automaton, task: Task, legs: list[Leg]) -> int:
+    def _run_guarded(self, automaton: Automaton, task: Task) -> tuple[Way, int]:
         """The same for several caps at once, or a cap on time: every leg's needs are compared."""
         leg, ties, spent = automaton.first, 0, ZERO_COST
+        legs: list[Leg] = []
         purse = task.purse()
         while True:
             if not leg.exact and not purse.covers(spent, leg.needs):
@@ -227,7 +240,7 @@ class Machine:
             legs.append(leg)
             spent = spent + leg.cost
             if leg.hop.decide is None:
-                return ties
+                return self._new_way(legs), ties
             outcome = leg.hop.decide()
             if outcome < 0:
                 outcome, ties = self.redecided(leg, 0), ties + 1
@@ -290,18 +303,16 @@ class Machine:
             settle(leg.asked.clone(), need, self.binder.flat(need[-1], row))
         return outcome
 
-    def _way(self, legs: tuple[Leg, ...]) -> Way:
-        """The sums of a chain of legs; remembered for the chains seen last."""
-        way = self._ways.get(legs)
-        if way is None:
-            cost = total_cost(legs)
-            path = tuple(n for leg in legs for n in leg.path)
-            skipped = self.parts.plan.skipped(path)
-            way = Way(path, skipped, cost.macs, cost.femtojoules)
-            if len(self._ways) >= _KEPT_WAYS:
-                self._ways.clear()
-            self._ways[legs] = way
-        return way
+    def _new_way(self, legs: Sequence[Leg]) -> Way:
+        """The sums of a chain of legs."""
+        end = legs[-1].end
+        if end is None:
+            raise BackendError("the run came to no end")
+        if len(self._ways) >= _KEPT_WAYS:
+            self._ways.clear()
+        cost = total_cost(legs)
+        path = tuple(n for leg in legs for n in leg.path)
+        return Way(end, path, self.parts.plan.skipped(path), cost.macs, cost.femtojoules)
 
     # --- one run, with every step kept
 
