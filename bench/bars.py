@@ -30,7 +30,6 @@ BARS: dict[str, Bar] = {
     "half_skip_saving": Bar(bar=0.90, aim=0.95, at_least=True),
     "all_keep": Bar(bar=1.10, aim=1.03),
     "all_skip": Bar(bar=0.060, aim=0.050),
-    "all_skip_34": Bar(bar=0.060, aim=0.050),
     "exit2": Bar(bar=1.03, aim=1.01),
     "exit4": Bar(bar=1.03, aim=1.01),
     "exit6": Bar(bar=1.03, aim=1.01),

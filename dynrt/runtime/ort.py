@@ -26,6 +26,11 @@ def _use_global_pool(threads: int) -> None:
     """Size the process's global pool once; onnxruntime cannot resize it."""
     global _pool_threads  # it is the process that has one pool
     with _pool_lock:
+        if not hasattr(onnxruntime, "set_global_thread_pool_sizes"):
+            raise BackendError(
+                f"threads={threads}: onnxruntime {onnxruntime.__version__} has no pool that sessions "
+                "share; use one thread, or a newer onnxruntime"
+            )
         if _pool_threads is None:
             onnxruntime.set_global_thread_pool_sizes(threads, 1)
             _pool_threads = threads
