@@ -5,7 +5,8 @@ that holds CIFAR-10::
 
     python docs/make_readme.py cifar10:DIR
 
-Without the data, only the demo is made anew.
+Without the data, only the demo is made anew, and the table of the benchmarks from their records
+(``python -m bench dispatch --json bench/records/dispatch.json --data cifar10:DIR``, ``peers`` likewise).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.bars import BARS
 from dynrt.cli.bundles import DEFAULT
 from dynrt.cli.demo import pictures
 from dynrt.report.gallery import Shown, plot_gallery
@@ -24,6 +26,7 @@ from dynrt.report.plots import DDI_TABLE_II
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
+RECORDS = ROOT / "bench" / "records"
 DEMO_BUDGET = "100M"
 BUDGETS = "41M,58M,74M,100M,117M,144M,170M"
 
@@ -78,6 +81,23 @@ def figures(told: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def bench_table() -> str:
+    """The rows of the stored records that have a bar, or compare with a peer."""
+    lines = ["| row | value | quartiles | bar | |", "|---|---:|---:|---:|---|"]
+    for name in ("dispatch", "peers"):
+        record = json.loads((RECORDS / f"{name}.json").read_text("utf-8"))
+        for row in record["rows"]:
+            bar = BARS.get(row["name"])
+            if bar is None and name == "dispatch":
+                continue
+            goal = "" if bar is None else f"{'≥' if bar.at_least else '≤'} {bar.bar:g}"
+            quartiles = f"{row['low']:.3g} - {row['high']:.3g}"
+            value = f"{row['value']:.3g} {row['unit'].replace('ratio', '')}".strip()
+            lines.append(f"| `{row['name']}` | {value} | {quartiles} | {goal} | {row['note']} |")
+        lines += [f"| `{n}` | not measured | | | {why} |" for n, why in record["missing"].items()]
+    return "\n".join(lines) + "\n"
+
+
 def put(marker: str, text: str) -> None:
     """Replace what stands between a marker and its end in the README."""
     readme = ROOT / "README.md"
@@ -98,6 +118,7 @@ def main() -> None:
     draw_demo(IMAGES / "demo.png")
     (IMAGES / "network.svg").write_text(dynrt("inspect", DEFAULT, "--graph", "svg"), "utf-8")
     put("demo-output", f"```text\n{dynrt('run', '--budget', DEMO_BUDGET)}```\n")
+    put("bench", bench_table())
     if len(sys.argv) == 2:
         plot = str(IMAGES / "accuracy.svg")
         arguments = ["--budgets", BUDGETS, "--plot", plot, "--beside", "ddi", "--force", "--json"]
