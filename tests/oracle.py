@@ -70,7 +70,8 @@ def compare(seed: int, *, size: int | None = None) -> list[str]:
     rng = np.random.default_rng(seed + 1)
     found: list[str] = []
     thresholds = random_thresholds(case.graph, rng)
-    budgets = (None, random_budget(case.graph, rng))
+    # several: what is remembered under one budget must not be taken for another's
+    budgets = (None, *(random_budget(case.graph, rng) for _ in range(3)))
     for network in (
         portable_network(case.graph, case.functions),
         compiled_network(case.graph, case.functions),

@@ -223,6 +223,21 @@ def test_many_budgets_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(machine.automaton(task)._exact) <= 40
 
 
+def test_what_one_budget_left_is_not_taken_for_anothers() -> None:
+    graph, functions = skipper(5, bits=True)
+    network, _ = counted(graph, functions)
+    plain = portable_network(graph, functions)
+    rng = np.random.default_rng(3)
+    forced = 0
+    for _ in range(400):
+        first, macs = float(rng.integers(32)), int(rng.integers(6, 60))
+        want = plain.run(vector(first), budget=Budget(macs=macs))
+        got = network.run(vector(first), budget=Budget(macs=macs))
+        assert (got.path, got.macs, got.forced) == (want.path, want.macs, want.forced)
+        forced += got.forced
+    assert 50 < forced < 350
+
+
 def test_a_time_cap_is_kept_by_the_clock() -> None:
     network, _ = counted(*skipper(6))
     result = network.run(vector(9), budget=Budget(seconds=1.0))

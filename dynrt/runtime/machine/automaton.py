@@ -84,6 +84,8 @@ class Automaton:
         self.legs: dict[Hop, Leg] = {}
         self._ample: dict[Hashable, Leg] = {}
         self._exact: dict[Hashable, Leg] = {}
+        #: What follows a hop's outcome with just so much left of a limit, where it interferes.
+        self.shortcuts: dict[tuple[Hop | None, int, int, int], Leg] = {}
         first = Walk(
             plan,
             policy,
@@ -118,7 +120,8 @@ class Automaton:
         else:
             ample, walk.purse = None, purse
             left = purse.left(walk.cost, in_time="nanoseconds" not in self.resources)
-            table, key = self._exact, (walk.key(), pooled, left)
+            # the cost too: what is left later is counted from it
+            table, key = self._exact, (walk.key(), pooled, left, walk.cost)
         timed = purse is not None and "nanoseconds" in self.resources
         if not timed and key in table:
             return table[key]
@@ -193,6 +196,7 @@ class Automaton:
         """Drop exact legs if there are too many; only between runs."""
         if len(self._exact) > MAX_EXACT:
             self._exact.clear()
+            self.shortcuts.clear()
             self.legs = {leg.hop: leg for leg in self._ample.values()}
 
 

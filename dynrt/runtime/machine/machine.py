@@ -215,8 +215,7 @@ class Machine:
                 break
             left -= sum(hop.macs for hop in trail[before:])
             if status == SHORT:
-                legs = [known[hop] for hop in trail]
-                leg = self.squeezed(automaton, task, legs, total_cost(legs), 0)
+                leg = self._short(automaton, task, trail, left)
                 continue
             last = known[trail[-1]]
             if status == UNDECIDED:
@@ -227,6 +226,21 @@ class Machine:
         if way is None:
             way = self._ways[key] = self._new_way([known[hop] for hop in trail])
         return way, ties
+
+    def _short(self, automaton: Automaton, task: Task, trail: list[Hop], left: int) -> Leg:
+        """What follows a trail where a budget may interfere; remembered for what is left."""
+        legs, outcome = [automaton.legs[hop] for hop in trail], -1
+        if legs and legs[-1].hop.decide is not None:
+            outcome = legs[-1].hop.decide()
+        if legs and outcome < 0:  # near a tie: it has been decided exactly
+            return self.squeezed(automaton, task, legs, total_cost(legs), 0)
+        limit = next(iter(task.limits.values()))
+        key = (trail[-1] if trail else None, outcome, left, limit)
+        leg = automaton.shortcuts.get(key)
+        if leg is None:
+            leg = self.squeezed(automaton, task, legs, total_cost(legs), 0)
+            automaton.shortcuts[key] = leg
+        return leg
 
     def _run_guarded(self, automaton: Automaton, task: Task) -> tuple[Way, int]:
         """The same for several caps at once, or a cap on time: every leg's needs are compared."""
