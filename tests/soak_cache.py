@@ -313,6 +313,7 @@ def in_a_read_only_folder(base: Path) -> subprocess.CompletedProcess[str]:
 def _read_only(folder: Path) -> None:
     bundle = gated_bundle()
     key_facts(bundle.sha256, threads=1)  # imports what it needs while it may
+    made_up(bundle)
     if os.geteuid() == 0:  # permissions do not hold root back
         os.chown(folder.parent, 65534, 65534)
         os.seteuid(65534)

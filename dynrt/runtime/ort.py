@@ -151,9 +151,8 @@ class OrtSegments:
         )
         self._raw = session_options(threads)
         for options in (self._as_is, self._raw):
-            options.enable_mem_pattern = (
-                False  # a few operators each: planning costs more than it saves
-            )
+            # a few operators each: planning their memory costs more than it saves
+            options.enable_mem_pattern = False
         self._sessions = [self._load(s, s.model, raw=s.raw) for s in segments]
         self._segments = tuple(replace(s, model=b"") for s in segments)  # loaded: let go of them
         self._gathered: dict[int, Any] = {}

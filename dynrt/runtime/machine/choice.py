@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 #: After so many batches of a size the slower way is tried again.
-RETRY_EVERY = 64
+RETRY_EVERY = 32
 #: Times that every way is tried at first.
 TRIALS = 3
 #: How much the latest measurement counts.
