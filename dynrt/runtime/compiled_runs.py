@@ -70,14 +70,27 @@ class CompiledRuns:
         """
         way = self._choice.pick(count)
         start = time.perf_counter()
-        if way == "one":
-            out = [
-                self.run(task, {n: v[i if len(v) > 1 else 0] for n, v in arrays.items()})
-                for i in range(count)
-            ]
-        else:
-            out = self._run_together(task, arrays, count)
+        run = self._run_one_by_one if way == "one" else self._run_together
+        out = run(task, arrays, count)
         self._choice.took(count, way, time.perf_counter() - start)
+        return out
+
+    def _run_one_by_one(self, task: Task, arrays: Mapping[str, Array], count: int) -> list[Outcome]:
+        try:
+            machine = self._idle.pop()
+        except IndexError:
+            machine = Machine(self.parts)
+        out: list[Outcome] = []
+        try:
+            for i in range(count):
+                machine.put_arrays(arrays, at=i)
+                out.append(machine.run(task))
+        except DynrtError:
+            raise
+        except Exception as exc:  # onnxruntime's errors share no public root
+            raise _failed(exc) from exc
+        finally:
+            self._idle.append(machine)
         return out
 
     def _run_together(self, task: Task, arrays: Mapping[str, Array], count: int) -> list[Outcome]:
