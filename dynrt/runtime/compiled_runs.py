@@ -9,7 +9,7 @@ from dynrt.errors import BackendError, DynrtError
 from dynrt.ir.graph import Array, Graph
 from dynrt.runtime.answer import Outcome
 from dynrt.runtime.inputs import Inputs, take_inputs
-from dynrt.runtime.machine import Choice, Group, Machine, Parts, Task
+from dynrt.runtime.machine import Choice, Group, Machine, Parts, Task, run_recorded
 
 #: Samples of a batch that run together at most.
 GROUP_ROWS = 64
@@ -49,7 +49,7 @@ class CompiledRuns:
             if not machine.put(inputs, task.policy.params):
                 arrays = take_inputs(self._graph, task.policy, inputs, batched=False)
                 machine.put_arrays(arrays)
-            return machine.run_recorded(task) if record else machine.run(task)
+            return run_recorded(machine, task) if record else machine.run(task)
         except DynrtError:
             raise
         except Exception as exc:  # onnxruntime's errors share no public root

@@ -14,8 +14,9 @@ from dynrt.ir.masks import kept_groups
 from dynrt.ir.rules import accept_score
 from dynrt.runtime.answer import Outcome
 from dynrt.runtime.backends import CheckedBackend
+from dynrt.runtime.needs import Call, Ended, Kept, Scores, Verdict
 from dynrt.runtime.plan import Feed, PlanStep
-from dynrt.runtime.walk import Call, Ended, Kept, Scores, Verdict, Walk
+from dynrt.runtime.walk import Walk
 
 
 class Row(NamedTuple):

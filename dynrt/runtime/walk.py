@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from dynrt.errors import BackendError, GraphError
 from dynrt.ir.certificate import path_violations
@@ -20,56 +20,11 @@ from dynrt.ir.completion import Amounts, Completion
 from dynrt.ir.cost import ZERO_COST
 from dynrt.ir.graph import ComputeNode, ControlNode, Exit, InputNode, NodeId
 from dynrt.ir.rules import can_accept, candidates
+from dynrt.runtime.needs import Call, Ended, Kept, Need, Ref, Scores, Verdict
 from dynrt.runtime.plan import Feed, Plan, PlanStep
 from dynrt.runtime.policy import Policy
 from dynrt.runtime.purse import Purse
 from dynrt.runtime.record import Record
-
-#: Whatever stands for one sample's tensor; told apart by equality.
-Ref = Any
-
-
-class Call(NamedTuple):
-    """``step`` must be run on ``inputs``, with ``kept`` of its channel groups if it has a mask."""
-
-    step: PlanStep
-    inputs: dict[str, Ref]
-    kept: int | None = None
-
-
-class Kept(NamedTuple):
-    """How many groups does the mask keep?"""
-
-    step: PlanStep
-    mask: Ref
-
-
-class Scores(NamedTuple):
-    """What do the scores of a control node say?"""
-
-    step: PlanStep
-    node: ControlNode
-    scores: Ref
-
-
-class Verdict(NamedTuple):
-    """Does the exit's rule accept what its head gave?"""
-
-    step: PlanStep
-    node: Exit
-    values: Ref
-
-
-class Ended(NamedTuple):
-    """There is an answer: what every head that ran gave is in ``heads``."""
-
-    exit: Exit
-    heads: Mapping[NodeId, Mapping[str, Ref]]
-    accepted: bool
-    forced: bool
-
-
-Need = Call | Kept | Scores | Verdict | Ended
 
 
 class Walk:

@@ -10,6 +10,7 @@ from dynrt.runtime.machine.choice import Choice
 from dynrt.runtime.machine.grouped import Group
 from dynrt.runtime.machine.machine import Machine, Task
 from dynrt.runtime.machine.parts import Engine, Parts
+from dynrt.runtime.machine.recorded import run_recorded
 from dynrt.runtime.machine.timing import Event, part_times_ns, run_events
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Task",
     "part_times_ns",
     "run_events",
+    "run_recorded",
 ]

@@ -12,12 +12,13 @@ from dynrt.ir.graph import Argmax, ControlNode, NodeId
 from dynrt.runtime.kernels import Hop
 from dynrt.runtime.machine.binding import NEAR_TIE, Binder
 from dynrt.runtime.machine.buffers import Buffers
-from dynrt.runtime.machine.ops import GateOp, Op, Placer
+from dynrt.runtime.machine.ops import GateOp, Op, Placer, gives_of
 from dynrt.runtime.machine.parts import Parts
+from dynrt.runtime.needs import Call, Ended, Kept, Scores, Verdict
 from dynrt.runtime.plan import Feed, Plan
 from dynrt.runtime.policy import Policy
 from dynrt.runtime.purse import Ample, Purse
-from dynrt.runtime.walk import Call, Ended, Kept, Scores, Verdict, Walk
+from dynrt.runtime.walk import Walk
 
 #: Hops that hold for one exact remainder of a budget are forgotten above this many.
 MAX_EXACT = 4096
@@ -179,8 +180,8 @@ class Automaton:
             return None
         ref = question[-1]
         for op in reversed(ops):
-            if isinstance(op, GateOp) and any(r == ref for _, r in op.gives):
-                return op
+            if ref in gives_of(op):
+                return op if isinstance(op, GateOp) else None
         return None
 
     def follow_up(self, leg: Leg, outcome: int) -> Leg:

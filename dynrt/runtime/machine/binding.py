@@ -13,8 +13,8 @@ from dynrt.runtime.kernels import KERNELS
 from dynrt.runtime.machine.buffers import Buffers
 from dynrt.runtime.machine.ops import GateOp, MaskedOp, NodeOp, Op, PoolOp, SegmentOp
 from dynrt.runtime.machine.parts import Bound, Parts
+from dynrt.runtime.needs import Kept, Scores, Verdict
 from dynrt.runtime.policy import Policy
-from dynrt.runtime.walk import Kept, Scores, Verdict
 
 Kernel = Callable[[], None]
 Decide = Callable[[], int]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,13 +18,12 @@ from dynrt.runtime.kernels.hop import ENDED, SHORT, UNDECIDED
 from dynrt.runtime.machine.automaton import Automaton, Leg, actions_of, answer
 from dynrt.runtime.machine.binding import NEAR_TIE, Binder, Decide
 from dynrt.runtime.machine.buffers import Buffers
-from dynrt.runtime.machine.ops import GateOp, Op, Placer
 from dynrt.runtime.machine.parts import Parts
+from dynrt.runtime.needs import Ended, Scores
 from dynrt.runtime.plan import Plan
 from dynrt.runtime.policy import Policy
 from dynrt.runtime.purse import Limits
-from dynrt.runtime.record import Record
-from dynrt.runtime.walk import Call, Ended, Kept, Scores, Verdict, Walk
+from dynrt.runtime.walk import Walk
 
 #: Sets of thresholds whose hops are kept.
 _KEPT_POLICIES = 8
@@ -182,7 +180,7 @@ class Machine:
         end = way.end
         return Outcome(
             end.exit,
-            self._heads(end, row),
+            self.heads(end, row),
             end.accepted,
             end.forced,
             way.macs,
@@ -192,7 +190,7 @@ class Machine:
             ties,
         )
 
-    def _heads(self, end: Ended, row: int) -> dict[NodeId, dict[str, Array]]:
+    def heads(self, end: Ended, row: int) -> dict[NodeId, dict[str, Array]]:
         """What the answer is made of, out of the buffers."""
         arrays, own = self.buffers.arrays, end.exit
         if self._joins and own.accept.kind == "always":
@@ -327,66 +325,6 @@ class Machine:
         cost = total_cost(legs)
         path = tuple(n for leg in legs for n in leg.path)
         return Way(end, path, self.parts.plan.skipped(path), cost.macs, cost.femtojoules)
-
-    # --- one run, with every step kept
-
-    def run_recorded(self, task: Task) -> Outcome:
-        """As :meth:`run`, with a trace and times; every part runs by itself."""
-        record = Record()
-        automaton = self.automaton(task)
-        walk = Walk(
-            task.plan,
-            task.policy,
-            self.inputs,
-            constant=automaton.constant,
-            completion=task.completion,
-            purse=task.purse(),
-            record=record,
-        )
-        placer = Placer(self.parts, self.buffers, frozenset())
-        ties = 0
-        gates: dict[int, GateOp] = {}
-        while not isinstance(need := walk.advance(), Ended):
-            if isinstance(need, Call):
-                outputs, ops = placer.place(walk, need)
-                start = time.perf_counter_ns()
-                self._run_ops(ops)
-                taken = time.perf_counter_ns() - start
-                for op in ops:
-                    if isinstance(op, GateOp):
-                        gates.update((ref, op) for _, ref in op.gives)
-                walk.give_outputs(outputs, taken if ops else None)
-                continue
-            ties += self._settle(walk, need, gates.get(need[-1]))
-        self._run_ops(placer.stop())
-        return Outcome(
-            exit=need.exit,
-            heads=self._heads(need, 0),
-            accepted=need.accepted,
-            forced=need.forced,
-            macs=walk.cost.macs,
-            femtojoules=walk.cost.femtojoules,
-            path=tuple(walk.path),
-            skipped=task.plan.skipped(walk.path),
-            near_ties=ties,
-            trace=record.trace(task.plan),
-        )
-
-    def _run_ops(self, ops: list[Op]) -> None:
-        runs, kernels = self.binder.bind(ops)
-        for run, argument in runs:
-            run(argument)
-        for kernel in kernels:
-            kernel()
-
-    def _settle(self, walk: Walk, need: Kept | Scores | Verdict, gate: GateOp | None) -> int:
-        """Answer a need of a walk that is recorded; whether it was a near tie."""
-        tie = gate.gate.tie_distance if gate is not None else NEAR_TIE
-        near = int(self.binder.decide(need, walk.policy, tie, 0)() == -1)
-        if near and gate is not None:
-            self.binder.exact_gate(gate, 0)
-        settle(walk, need, self.binder.flat(need[-1], 0))
-        return near
 
 
 def run_hop(leg: Leg) -> None:

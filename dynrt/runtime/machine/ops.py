@@ -10,7 +10,8 @@ from dynrt.ir.graph import NodeId, PortRef
 from dynrt.runtime.compiled import SmallGate
 from dynrt.runtime.machine.buffers import Buffers
 from dynrt.runtime.machine.parts import Parts
-from dynrt.runtime.walk import Call, Walk
+from dynrt.runtime.needs import Call
+from dynrt.runtime.walk import Walk
 
 
 class SegmentOp(NamedTuple):
@@ -53,6 +54,13 @@ class NodeOp(NamedTuple):
 
 
 Op = SegmentOp | MaskedOp | PoolOp | GateOp | NodeOp
+
+
+def gives_of(op: Op) -> tuple[int, ...]:
+    """The buffers that an op writes."""
+    if isinstance(op, GateOp):
+        return tuple(ref for _, ref in op.gives)
+    return op.gives if isinstance(op, SegmentOp | MaskedOp) else ()
 
 
 @dataclass(slots=True)
