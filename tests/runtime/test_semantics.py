@@ -17,6 +17,11 @@ def test_runtime_is_the_reference_on_random_graphs(seed: int) -> None:
     assert compare(seed) == []
 
 
+def test_a_forced_decision_is_not_remembered_by_its_outcome() -> None:
+    # two samples with one highest score, and another order below it
+    assert compare(31_220) == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_budgets_hold_and_affordable_is_answered(seed: int) -> None:

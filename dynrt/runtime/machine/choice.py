@@ -29,7 +29,8 @@ class Choice:
         asked = self._asked[bucket] = self._asked.get(bucket, 0) + 1
         if asked <= TRIALS * len(self.ways):
             return self.ways[(asked - 1) % len(self.ways)]
-        ranked = sorted(self.ways, key=lambda w: self._seconds[bucket, w])
+        # one that was never measured (its runs failed, or others are at it now) is tried first
+        ranked = sorted(self.ways, key=lambda w: self._seconds.get((bucket, w), 0.0))
         return ranked[-1] if asked % RETRY_EVERY == 0 else ranked[0]
 
     def took(self, size: int, way: str, seconds: float) -> None:

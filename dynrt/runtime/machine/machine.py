@@ -237,7 +237,8 @@ class Machine:
         leg = automaton.shortcuts.get(key)
         if leg is None:
             leg = self.squeezed(automaton, task, legs, total_cost(legs), 0)
-            automaton.shortcuts[key] = leg
+            if not leg.begun.forced:  # a forced decision goes by all scores, not by the outcome
+                automaton.shortcuts[key] = leg
         return leg
 
     def _run_guarded(self, automaton: Automaton, task: Task) -> tuple[Way, int]:
