@@ -187,3 +187,9 @@ class MissingExtraError(DynrtError):
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"{module} is missing: pip install 'dynrt[{extra}]'")
         self.extra = extra
+
+
+def first_line(exc: Exception) -> str:
+    """What a foreign error says, in at most one line; its kind if it says nothing."""
+    lines = str(exc).strip().splitlines()
+    return lines[0][:300] if lines else type(exc).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from dynrt.errors import BackendError, DynrtError
+from dynrt.errors import BackendError, DynrtError, first_line
 from dynrt.ir.graph import Array, Graph
 from dynrt.runtime.answer import Outcome
 from dynrt.runtime.inputs import Inputs, take_inputs
@@ -115,5 +115,4 @@ class CompiledRuns:
 
 
 def _failed(exc: Exception) -> BackendError:
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return BackendError(f"a compiled segment failed: {lines[0][:300]}")
+    return BackendError(f"a compiled segment failed: {first_line(exc)}")

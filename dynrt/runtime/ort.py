@@ -14,7 +14,7 @@ from typing import Any
 
 import onnxruntime
 
-from dynrt.errors import BackendError
+from dynrt.errors import BackendError, first_line
 from dynrt.ir.graph import Array, NodeId
 from dynrt.runtime.compiled import KEPT, Segment
 
@@ -100,7 +100,7 @@ class OrtBackend:
                 model, self._options, providers=["CPUExecutionProvider"]
             )
         except Exception as exc:  # its errors share no public root
-            raise BackendError(f"node {node!r}: onnxruntime refuses it: {_brief(exc)}") from exc
+            raise BackendError(f"node {node!r}: onnxruntime refuses it: {first_line(exc)}") from exc
         self._outputs[node] = [o.name for o in session.get_outputs()]
         self._sessions[node] = session
         self._waiting.discard(node)
@@ -117,7 +117,7 @@ class OrtBackend:
         try:
             values = session.run(names, inputs)
         except Exception as exc:  # its errors share no public root
-            raise BackendError(f"node {node!r} failed: {_brief(exc)}") from exc
+            raise BackendError(f"node {node!r} failed: {first_line(exc)}") from exc
         return dict(zip(names, values, strict=True))
 
     def inputs(self, node: NodeId) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ class OrtSegments:
             )
         except Exception as exc:  # its errors share no public root
             place = f"segment of {segment.nodes[0]!r}"
-            raise BackendError(f"{place}: onnxruntime refuses it: {_brief(exc)}") from exc
+            raise BackendError(f"{place}: onnxruntime refuses it: {first_line(exc)}") from exc
 
     def handle(self, array: Array) -> Any:
         """A tensor that shares the memory of a contiguous array."""
@@ -203,9 +203,3 @@ class OrtSegments:
         for give, value in zip(part.gives, gives, strict=True):
             binding.bind_ortvalue_output(give.name, value)
         return session.run_with_iobinding, binding
-
-
-def _brief(exc: Exception) -> str:
-    """The first line of onnxruntime's message."""
-    text = str(exc).strip().splitlines()
-    return text[0][:300] if text else type(exc).__name__

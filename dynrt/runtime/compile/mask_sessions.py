@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from dynrt.errors import CompileError
+from dynrt.errors import CompileError, first_line
 from dynrt.ir.graph import Array
 from dynrt.runtime.ort import pool_threads, session_options
 
@@ -39,7 +39,7 @@ def run_once(model: bytes, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
     try:
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
     except Exception as exc:  # its errors share no public root
-        raise CompileError(f"onnxruntime cannot run a masked node: {_brief(exc)}") from exc
+        raise CompileError(f"onnxruntime cannot run a masked node: {first_line(exc)}") from exc
 
 
 def optimised(model: bytes) -> onnx.ModelProto:
@@ -57,15 +57,11 @@ def optimised(model: bytes) -> onnx.ModelProto:
             _session(model, options)
             return onnx.load_model_from_string(path.read_bytes())
     except OSError as exc:
-        raise CompileError(f"a masked node cannot be compiled: {_brief(exc)}") from exc
+        raise CompileError(f"a masked node cannot be compiled: {first_line(exc)}") from exc
 
 
 def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # its errors share no public root
-        raise CompileError(f"onnxruntime refuses a masked node: {_brief(exc)}") from exc
-
-
-def _brief(exc: Exception) -> str:
-    return (str(exc) or type(exc).__name__).splitlines()[0][:200]
+        raise CompileError(f"onnxruntime refuses a masked node: {first_line(exc)}") from exc

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from dynrt.errors import BackendError, CompileError
+from dynrt.errors import BackendError, CompileError, first_line
 from dynrt.ir.graph import Array
 from dynrt.runtime import ort
 
@@ -46,11 +46,6 @@ def _options(*, optimise: bool) -> Any:
     return options
 
 
-def _brief(exc: Exception) -> str:
-    text = str(exc).strip().splitlines()
-    return text[0][:300] if text else type(exc).__name__
-
-
 def optimised(model: onnx.ModelProto, *, place: str) -> onnx.ModelProto:
     """``model`` as onnxruntime would run it on this machine.
 
@@ -65,7 +60,7 @@ def optimised(model: onnx.ModelProto, *, place: str) -> onnx.ModelProto:
             onnxruntime.InferenceSession(model.SerializeToString(), options, providers=_PROVIDERS)
             return onnx.load_model_from_string(target.read_bytes())
     except Exception as exc:  # onnxruntime's and protobuf's errors share no public root
-        raise CompileError(f"{place}: it cannot be optimised: {_brief(exc)}") from exc
+        raise CompileError(f"{place}: it cannot be optimised: {first_line(exc)}") from exc
 
 
 class Loaded:
@@ -87,7 +82,7 @@ class Loaded:
                 model, _options(optimise=optimise), providers=_PROVIDERS
             )
         except Exception as exc:  # its errors share no public root
-            raise CompileError(f"{place}: onnxruntime refuses it: {_brief(exc)}") from exc
+            raise CompileError(f"{place}: onnxruntime refuses it: {first_line(exc)}") from exc
         self.outputs = [o.name for o in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -99,7 +94,7 @@ class Loaded:
         try:
             values = self._session.run(self.outputs, dict(inputs))
         except Exception as exc:  # its errors share no public root
-            raise CompileError(f"{self._place} failed: {_brief(exc)}") from exc
+            raise CompileError(f"{self._place} failed: {first_line(exc)}") from exc
         return dict(zip(self.outputs, values, strict=True))
 
     def in_place(
@@ -131,7 +126,7 @@ class Loaded:
             given = binding.get_outputs()
             return {name: np.array(given[i].numpy()) for i, name in enumerate(self.outputs)}
         except Exception as exc:  # its errors share no public root
-            raise CompileError(f"{self._place} failed in place: {_brief(exc)}") from exc
+            raise CompileError(f"{self._place} failed in place: {first_line(exc)}") from exc
 
 
 @cache

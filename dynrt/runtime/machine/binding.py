@@ -28,6 +28,14 @@ def _call(kernel: Kernel) -> None:
     kernel()
 
 
+def call_all(runs: Sequence[Bound], kernels: Sequence[Kernel]) -> None:
+    """Call what :meth:`Binder.bind` gave, in order."""
+    for run, argument in runs:
+        run(argument)
+    for kernel in kernels:
+        kernel()
+
+
 class Binder:
     """Binds ops to buffers, once each.
 

@@ -16,6 +16,7 @@ from dynrt.ir.cost import ZERO_COST, Cost
 from dynrt.ir.graph import Array
 from dynrt.runtime.answer import Outcome
 from dynrt.runtime.machine.automaton import Automaton, Leg
+from dynrt.runtime.machine.binding import call_all
 from dynrt.runtime.machine.machine import Machine, Task
 from dynrt.runtime.machine.ops import GateOp, PoolOp, SegmentOp
 from dynrt.runtime.machine.parts import Bound
@@ -139,11 +140,7 @@ class Group:
                 self._run_segment(op, rows)
                 continue
             for row in rows:
-                runs, kernels = binder.bind((op,), row)
-                for run, argument in runs:
-                    run(argument)
-                for kernel in kernels:
-                    kernel()
+                call_all(*binder.bind((op,), row))
 
     def _run_segment(self, op: SegmentOp, rows: Sequence[int]) -> None:
         if not op.takes:  # nothing says the batch: one row that serves all

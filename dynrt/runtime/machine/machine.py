@@ -16,7 +16,7 @@ from dynrt.runtime.executor import settle
 from dynrt.runtime.kernels import KERNELS, Hop, follow
 from dynrt.runtime.kernels.hop import ENDED, SHORT, UNDECIDED
 from dynrt.runtime.machine.automaton import Automaton, Leg, actions_of, answer
-from dynrt.runtime.machine.binding import NEAR_TIE, Binder, Decide
+from dynrt.runtime.machine.binding import NEAR_TIE, Binder, Decide, call_all
 from dynrt.runtime.machine.buffers import Buffers
 from dynrt.runtime.machine.parts import Parts
 from dynrt.runtime.needs import Ended, Scores
@@ -249,7 +249,7 @@ class Machine:
         while True:
             if not leg.exact and not purse.covers(spent, leg.needs):
                 leg = self.squeezed(automaton, task, legs, spent, 0)
-            run_hop(leg)
+            call_all(leg.hop.runs, leg.hop.kernels)
             legs.append(leg)
             spent = spent + leg.cost
             if leg.hop.decide is None:
@@ -326,14 +326,6 @@ class Machine:
         cost = total_cost(legs)
         path = tuple(n for leg in legs for n in leg.path)
         return Way(end, path, self.parts.plan.skipped(path), cost.macs, cost.femtojoules)
-
-
-def run_hop(leg: Leg) -> None:
-    """Everything a leg does before its decision."""
-    for run, argument in leg.hop.runs:
-        run(argument)
-    for kernel in leg.hop.kernels:
-        kernel()
 
 
 def total_cost(legs: Sequence[Leg]) -> Cost:

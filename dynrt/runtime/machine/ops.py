@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -172,12 +171,8 @@ class Placer:
         part, self._open = self._open, None
         if part is None:
             return []
-        return [NodeOp(c.step.name, _real(c.inputs)) for c in part.calls if _whole(c.inputs)]
-
-
-def _real(inputs: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple(inputs.items())
-
-
-def _whole(inputs: Mapping[str, int]) -> bool:
-    return all(ref >= 0 for ref in inputs.values())
+        return [
+            NodeOp(call.step.name, tuple(call.inputs.items()))
+            for call in part.calls
+            if all(ref >= 0 for ref in call.inputs.values())
+        ]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from dynrt.runtime.answer import Outcome
 from dynrt.runtime.executor import settle
-from dynrt.runtime.machine.binding import NEAR_TIE
+from dynrt.runtime.machine.binding import NEAR_TIE, call_all
 from dynrt.runtime.machine.machine import Machine, Task
-from dynrt.runtime.machine.ops import GateOp, Op, Placer, gives_of
+from dynrt.runtime.machine.ops import GateOp, Placer, gives_of
 from dynrt.runtime.needs import Call, Ended, Kept, Scores, Verdict
 from dynrt.runtime.record import Record
 from dynrt.runtime.walk import Walk
@@ -41,7 +40,7 @@ def run_recorded(machine: Machine, task: Task) -> Outcome:
             continue
         outputs, ops = placer.place(walk, need)
         start = time.perf_counter_ns()
-        _run(machine, ops)
+        call_all(*machine.binder.bind(ops))
         taken = time.perf_counter_ns() - start
         for op in ops:
             for ref in gives_of(op):
@@ -49,7 +48,7 @@ def run_recorded(machine: Machine, task: Task) -> Outcome:
                 if isinstance(op, GateOp):
                     gates[ref] = op
         walk.give_outputs(outputs, taken if ops else None)
-    _run(machine, placer.stop())
+    call_all(*machine.binder.bind(placer.stop()))
     return Outcome(
         exit=need.exit,
         heads=machine.heads(need, 0),
@@ -62,14 +61,6 @@ def run_recorded(machine: Machine, task: Task) -> Outcome:
         near_ties=ties,
         trace=record.trace(task.plan),
     )
-
-
-def _run(machine: Machine, ops: Sequence[Op]) -> None:
-    runs, kernels = machine.binder.bind(ops)
-    for run, argument in runs:
-        run(argument)
-    for kernel in kernels:
-        kernel()
 
 
 def _settle(

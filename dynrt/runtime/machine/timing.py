@@ -10,6 +10,7 @@ from dynrt.ir.cost import ZERO_COST
 from dynrt.ir.graph import NodeId, PortRef
 from dynrt.runtime.compiled import SmallGate
 from dynrt.runtime.machine.automaton import Leg
+from dynrt.runtime.machine.binding import call_all
 from dynrt.runtime.machine.machine import Machine, Task
 from dynrt.runtime.machine.ops import GateOp, MaskedOp, NodeOp, PoolOp, SegmentOp
 from dynrt.runtime.machine.parts import Parts
@@ -97,10 +98,7 @@ def run_events(machine: Machine, task: Task) -> tuple[list[Event], list[Leg]]:
         for op in leg.ops:
             runs, kernels = machine.binder.bind((op,))
             start = clock()
-            for run, argument in runs:
-                run(argument)
-            for kernel in kernels:
-                kernel()
+            call_all(runs, kernels)
             taken = clock() - start
             if isinstance(op, SegmentOp | MaskedOp):
                 name = machine.parts.compiled.segments[op.segment].nodes[0]
