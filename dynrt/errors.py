@@ -25,6 +25,10 @@
     ├── CompileError             a bundle cannot be compiled on this device; it still runs portably
     ├── CacheError               the cache of compiled networks cannot be read or written
     ├── DataError                a data set or picture cannot be read
+    ├── EnergyError              energy that cannot be modelled: no layer table, no counts
+    │   ├── HardwareError            a hardware description that is wrong; names file, line, field
+    │   ├── EnergyTableError         an energy table that is wrong; names file, line, field
+    │   └── SimulatorError           SCALE-Sim failed on a layer, or does not take it
     ├── CalibrationError         no threshold meets the target, or too little data
     ├── ExportError              a module cannot be lowered to a bundle
     │   └── ParityError              the written bundle does not compute what the module does
@@ -159,6 +163,22 @@ class CacheError(DynrtError):
 
 class DataError(DynrtError):
     """A data set or a picture cannot be read."""
+
+
+class EnergyError(DynrtError):
+    """Energy that cannot be modelled: no layer table, no counts, or a layer beyond the model."""
+
+
+class HardwareError(EnergyError):
+    """A hardware description is wrong; the message names file, line and field."""
+
+
+class EnergyTableError(EnergyError):
+    """An energy table is wrong; the message names file, line and field."""
+
+
+class SimulatorError(EnergyError):
+    """SCALE-Sim failed on a layer, or does not take it."""
 
 
 class CalibrationError(DynrtError):

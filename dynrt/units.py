@@ -1,7 +1,7 @@
 """The only powers of ten: amounts as people write them, and the numbers that dynrt computes with.
 
-Inside dynrt MACs are ``int``, energy is ``int`` femtojoules (sums are exact) and time is ``int``
-nanoseconds; joules, seconds and FLOPs appear where people or JSON see them. One MAC is two FLOPs,
+Inside dynrt MACs are ``int``, energy is ``int`` femtojoules, or thousandths of a MAC-equivalent
+where a table is normalised (sums are exact), and time is ``int`` nanoseconds; joules, seconds and FLOPs appear where people or JSON see them. One MAC is two FLOPs,
 as the DDI and d-gate papers count.
 """
 
@@ -18,11 +18,13 @@ FLOPS_PER_MAC = 2
 FEMTO_PER_UNIT = 10**15
 NANO_PER_UNIT = 10**9
 
-Unit = Literal["FLOP", "MAC", "J", "s"]
+MILLI_PER_UNIT = 10**3
+
+Unit = Literal["FLOP", "MAC", "MACeq", "J", "s"]
 
 _TEXT = re.compile(
     r"\s*(?P<sign>[+-]?)(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|\.\d+)"
-    r"\s*(?P<prefix>[KkMGTumµn]?)(?P<unit>FLOPs?|MACs?|J|s|)\s*"
+    r"\s*(?P<prefix>[KkMGTumµn]?)(?P<unit>FLOPs?|MACeq|MACs?|J|s|)\s*"
 )
 _LARGE = {"": 1, "K": 10**3, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SMALL = {"n": 10**9, "u": 10**6, "µ": 10**6, "m": 10**3}
@@ -37,7 +39,7 @@ class Quantity:
 
 
 def parse_quantity(text: str) -> Quantity:
-    """Read ``100M`` (FLOPs), ``50MMAC``, ``2mJ`` or ``5ms`` as an exact positive amount.
+    """Read ``100M`` (FLOPs), ``50MMAC``, ``2mJ``, ``300MMACeq`` or ``5ms`` as an exact amount.
 
     Raises:
         QuantityError: the text is no such amount, or is zero or negative.
@@ -50,7 +52,7 @@ def parse_quantity(text: str) -> Quantity:
     if name in ("J", "s"):
         unit = "J" if name == "J" else "s"
     else:
-        unit = "MAC" if name.startswith("MAC") else "FLOP"
+        unit = "MACeq" if name == "MACeq" else "MAC" if name.startswith("MAC") else "FLOP"
         if prefix in _SMALL:
             raise QuantityError(
                 f"{text!r}: {prefix!r} goes with J or s, not with {unit}s (use K, M, G)"
@@ -85,6 +87,16 @@ def j_to_fj(joules: Fraction | float) -> int:
 def fj_to_j(femtojoules: int) -> float:
     """Joules of ``femtojoules``."""
     return femtojoules / FEMTO_PER_UNIT
+
+
+def mac_equivalents_to_milli(amount: Fraction | float) -> int:
+    """The most whole thousandths of a MAC-equivalent in ``amount`` MAC-equivalents."""
+    return int(_exact(amount) * MILLI_PER_UNIT // 1)
+
+
+def milli_to_mac_equivalents(milli: int) -> float:
+    """MAC-equivalents of ``milli`` thousandths."""
+    return milli / MILLI_PER_UNIT
 
 
 def s_to_ns(seconds: Fraction | float) -> int:

@@ -54,6 +54,8 @@ class Case:
 class _Builder:
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self.rng = rng
+        self.extra = rng.spawn(1)[0]  # energies: drawn apart, so that a seed keeps its graph
+        self.normalised = bool(self.extra.random() < 0.5)
         self.nodes: list[Node] = [InputNode(name="x", type=VECTOR)]
         self.data: list[DataEdge] = []
         self.control: list[ControlEdge] = []
@@ -82,7 +84,14 @@ class _Builder:
         return Cost(
             macs=int(self.rng.choice([0, 1, 2, 3, 5, 8, 13, 21])),
             femtojoules=int(self.rng.integers(0, 40)),
+            milli_mac_equivalents=int(self.extra.integers(0, 40)) if self.normalised else None,
         )
+
+    def kept(self, most: int | None) -> tuple[int, ...]:
+        """Energies by kept groups, in any order; sometimes not modelled."""
+        if most is None or self.extra.random() < 0.3:
+            return ()
+        return tuple(int(v) for v in self.extra.integers(0, most + 1, size=WIDTH + 1))
 
     def default(self, name: str) -> Default | None:
         if self.chance(0.25):
@@ -141,7 +150,13 @@ class _Builder:
         cost, mask = self.cost(), None
         if ports and self.chance(0.15):
             each = int(self.rng.integers(0, cost.macs // WIDTH + 1))
-            mask = ChannelMask(port=ports[-1].name, groups=WIDTH, group_macs=each)
+            mask = ChannelMask(
+                port=ports[-1].name,
+                groups=WIDTH,
+                group_macs=each,
+                kept_femtojoules=self.kept(cost.femtojoules),
+                kept_milli_mac_equivalents=self.kept(cost.milli_mac_equivalents),
+            )
         node = ComputeNode(
             name=name,
             inputs=ports,

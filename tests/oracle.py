@@ -21,6 +21,10 @@ def differences(result: Result, expected: ReferenceResult) -> list[str]:
         got, want = getattr(result, name), getattr(expected, name)
         if got != want:
             out.append(f"{name}: {got!r}, not {want!r}")
+    for name in ("femtojoules", "milli_mac_equivalents"):
+        got, want = getattr(result, name), getattr(expected.cost, name)
+        if got != want:
+            out.append(f"{name}: {got!r}, not {want!r}")
     if result.answer.tobytes() != expected.answer[0].tobytes():
         out.append(f"answer: {result.answer}, not {expected.answer[0]}")
     if result.trace is not None:
@@ -51,7 +55,7 @@ def random_thresholds(
 
 
 def random_budget(graph: Graph, rng: np.random.Generator) -> Budget:
-    """A cap on MACs, joules or both, from a little below the cheapest to above the dearest."""
+    """A cap on MACs, energy or both, from a little below the cheapest to above the dearest."""
     bounds = certify(graph)
     macs = int(rng.integers(bounds.cheapest_macs - 2, bounds.full_macs + 3))
     low, high = bounds.cheapest_femtojoules, bounds.full_femtojoules
@@ -61,6 +65,10 @@ def random_budget(graph: Graph, rng: np.random.Generator) -> Budget:
     kind = rng.random()
     if kind < 0.6:
         return Budget(macs=max(1, macs))
+    least, most = bounds.cheapest_milli_mac_equivalents, bounds.full_milli_mac_equivalents
+    if least is not None and most is not None and rng.random() < 0.5:
+        milli = max(1, int(rng.integers(least - 2, most + 3)))
+        return Budget(mac_equivalents=milli / 1000, macs=max(1, macs) if kind > 0.8 else None)
     return Budget(joules=joules) if kind < 0.8 else Budget(macs=max(1, macs), joules=joules)
 
 
@@ -135,7 +143,11 @@ def over_budget(result: Result, budget: Budget | None) -> list[str]:
     """How a result breaks its budget."""
     if budget is None:
         return []
-    spent = {"macs": result.macs, "femtojoules": result.femtojoules}
+    spent = {
+        "macs": result.macs,
+        "femtojoules": result.femtojoules,
+        "milli_mac_equivalents": result.milli_mac_equivalents,
+    }
     return [
         f"{name}: {spent[name]} over {limit}"
         for name, limit in budget.limits().items()
@@ -172,8 +184,10 @@ def hard_budget(seed: int) -> tuple[int, list[str]]:
         for result in results:
             cases += 1
             found += [f"seed {seed}, {budget}: {line}" for line in over_budget(result, budget)]
-            if result.macs > bounds.full_macs:
-                found.append(f"seed {seed}: {result.macs} MACs, above the certificate")
+            for what in ("macs", "femtojoules", "milli_mac_equivalents"):
+                most = getattr(bounds, f"full_{what}")
+                if most is not None and getattr(result, what) > most:
+                    found.append(f"seed {seed}: {getattr(result, what)} {what}, above {most}")
             if not np.isfinite(result.answer).all():
                 found.append(f"seed {seed}: no answer")
         if tuple(limits) == ("macs",) and limits["macs"] < cheapest:

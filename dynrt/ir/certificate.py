@@ -5,7 +5,9 @@ Every bundle carries its certificate and every reader recomputes it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dynrt.errors import GraphError
 from dynrt.ir.completion import MAX_STATES, Completion, reachable
@@ -31,6 +33,14 @@ class ExitCost:
     full_macs: int
 
 
+class ExitBounds(NamedTuple):
+    """Least and most of one resource to answer at an exit."""
+
+    name: NodeId
+    cheapest: int
+    full: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """Bounds over all paths, at batch 1.
@@ -38,12 +48,15 @@ class Certificate:
     Attributes:
         answers: every path gives an answer.
         cheapest_macs: the cheapest answer; a budget below it is refused.
-        full_macs: no run spends more, stopped or not.
-        cheapest_femtojoules, full_femtojoules: the same as energy; ``None`` without a table.
+        full_macs: no run spends more, whatever is capped, stopped or not.
+        cheapest_femtojoules, full_femtojoules: the same as energy; ``None`` without a table in
+            joules.
         peak_tensor_bytes: most bytes of tensors between nodes alive at once if everything runs.
         exact: the bounds are exact; otherwise ``cheapest`` is reached by a stored fallback and
             ``full`` is an upper bound.
         exits: bounds per exit, in exit order.
+        cheapest_milli_mac_equivalents, full_milli_mac_equivalents: the same as energy in
+            thousandths of a MAC-equivalent; ``None`` without a normalised table.
     """
 
     answers: bool
@@ -54,6 +67,8 @@ class Certificate:
     peak_tensor_bytes: int
     exact: bool
     exits: tuple[ExitCost, ...]
+    cheapest_milli_mac_equivalents: int | None = None
+    full_milli_mac_equivalents: int | None = None
 
 
 def certify(graph: Graph, *, limit: int = MAX_STATES) -> Certificate:
@@ -67,20 +82,42 @@ def certify(graph: Graph, *, limit: int = MAX_STATES) -> Certificate:
     problems = path_violations(flow, limit=limit)
     if problems:
         raise GraphError(problems)
-    costs = [s.cost for s in flow.steps]
-    with_energy = all(c.femtojoules is not None for c in costs)
     cheapest, full, exits, exact = _bounds(flow, "macs", limit)
-    energy = _bounds(flow, "femtojoules", limit) if with_energy else None
+    joules = _known_bounds(flow, "femtojoules", limit)
+    normalised = _known_bounds(flow, "milli_mac_equivalents", limit)
     return Certificate(
         answers=True,
         cheapest_macs=cheapest,
         full_macs=full,
-        cheapest_femtojoules=energy[0] if energy else None,
-        full_femtojoules=energy[1] if energy else None,
+        cheapest_femtojoules=joules[0],
+        full_femtojoules=joules[1],
         peak_tensor_bytes=_peak_tensor_bytes(graph),
         exact=exact,
-        exits=exits,
+        exits=tuple(ExitCost(name=n, cheapest_macs=low, full_macs=high) for n, low, high in exits),
+        cheapest_milli_mac_equivalents=normalised[0],
+        full_milli_mac_equivalents=normalised[1],
     )
+
+
+def _known_bounds(flow: Flow, resource: str, limit: int) -> tuple[int, int] | tuple[None, None]:
+    """(cheapest answer, dearest path) in a resource, if every node's cost says it."""
+    if any(getattr(step.cost, resource) is None for step in flow.steps):
+        return None, None
+    return _bounds(flow, resource, limit)[:2]
+
+
+def exit_bounds(graph: Graph, resource: str, *, limit: int = MAX_STATES) -> tuple[ExitBounds, ...]:
+    """Least and most of a resource at each exit, in exit order, as :class:`ExitCost` has MACs.
+
+    Args:
+        graph: valid.
+        resource: a field of :class:`~dynrt.ir.cost.Cost`.
+        limit: as for :func:`certify`.
+
+    Raises:
+        BudgetError: a node's cost in it is not known.
+    """
+    return _bounds(Flow(graph), resource, limit)[2]
 
 
 def _ends_here(flow: Flow, exit_node: Exit) -> bool:
@@ -154,7 +191,7 @@ def _unconditional_exit(flow: Flow) -> bool:
     return False
 
 
-def _bounds(flow: Flow, resource: str, limit: int) -> tuple[int, int, tuple[ExitCost, ...], bool]:
+def _bounds(flow: Flow, resource: str, limit: int) -> tuple[int, int, tuple[ExitBounds, ...], bool]:
     """(cheapest answer, dearest path, bounds per exit, exact) in one resource."""
     completion = Completion(flow, (resource,), limit=limit)
     cheapest = completion.front(0, 0)[0][0]
@@ -162,48 +199,63 @@ def _bounds(flow: Flow, resource: str, limit: int) -> tuple[int, int, tuple[Exit
     if not completion.exact:
         full = sum(amounts)
         rows = tuple(
-            ExitCost(name=s.node.name, cheapest_macs=cheapest, full_macs=full)
-            for s in flow.steps
-            if isinstance(s.node, Exit)
+            ExitBounds(s.node.name, cheapest, full) for s in flow.steps if isinstance(s.node, Exit)
         )
         return cheapest, full, rows, False
-    # (state, head of the last passed exit that did not run in passing) -> least, most amounts
-    level: dict[tuple[int, int], tuple[int, int]] = {(0, 0): (0, 0)}
-    rows_exact: list[ExitCost] = []
-    full = 0
+    level: dict[int, tuple[int, int]] = {0: (0, 0)}  # state -> least, most amounts
+    rows_exact: list[ExitBounds] = []
     for i, step in enumerate(flow.steps):
-        following: dict[tuple[int, int], tuple[int, int]] = {}
+        following: dict[int, tuple[int, int]] = {}
         at_exit: list[tuple[int, int]] = []
-        for (state, owed), (least, most) in level.items():
+        for state, (least, most) in level.items():
             for ran, _, after in flow.successors(i, state):
-                low, high, owes = least, most, owed
+                low, high = least, most
                 if ran and isinstance(step.node, Exit):
                     at_exit.append((least + amounts[i], most + amounts[i]))
                     if _ends_here(flow, step.node):
                         continue
-                    if _unasked(flow, step.node):
-                        owes = amounts[i]
-                    else:
-                        high, owes = most + amounts[i], 0
+                    if not _unasked(flow, step.node):
+                        high = most + amounts[i]
                 elif ran:
                     low = least if step.gate else least + amounts[i]
                     high = most + amounts[i]
-                old = following.get((after, owes))
+                old = following.get(after)
                 if old is not None:
                     low, high = min(low, old[0]), max(high, old[1])
-                following[after, owes] = (low, high)
+                following[after] = (low, high)
         if at_exit:
-            row = ExitCost(
-                name=step.node.name,
-                cheapest_macs=min(a for a, _ in at_exit),
-                full_macs=max(b for _, b in at_exit),
-            )
-            rows_exact.append(row)
-            full = max(full, row.full_macs)
+            least, most = min(a for a, _ in at_exit), max(b for _, b in at_exit)
+            rows_exact.append(ExitBounds(step.node.name, least, most))
         level = following
-        # a budget may stop here and then run the head that was passed by
-        full = max([full, *(most + owed for (_, owed), (_, most) in level.items())])
-    return cheapest, full, tuple(rows_exact), True
+    return cheapest, _dearest(flow, amounts), tuple(rows_exact), True
+
+
+def _dearest(flow: Flow, amounts: Sequence[int]) -> int:
+    """The most that a run can spend, whatever is capped and wherever it is stopped.
+
+    A cap on another resource may leave any exit out whose head it does not cover, and may stop the
+    run anywhere to run the head of the exit passed last, if that did not run in passing.
+    """
+    level: dict[tuple[int, int], int] = {(0, 0): 0}  # (state, such a head's amount) -> most
+    full = 0
+    for i, step in enumerate(flow.steps):
+        following: dict[tuple[int, int], int] = {}
+        for (state, owed), most in level.items():
+            for ran, _, after in flow.successors(i, state):
+                ways = [(owed, most)]
+                if ran and isinstance(step.node, Exit):
+                    full = max(full, most + amounts[i])
+                    if _unasked(flow, step.node):
+                        ways.append((amounts[i], most))
+                    elif not _ends_here(flow, step.node):
+                        ways.append((0, most + amounts[i]))
+                elif ran:
+                    ways = [(owed, most + amounts[i])]
+                for owes, high in ways:
+                    following[after, owes] = max(high, following.get((after, owes), 0))
+        level = following
+        full = max([full, *(most + owed for (_, owed), most in level.items())])
+    return full
 
 
 def _peak_tensor_bytes(graph: Graph) -> int:

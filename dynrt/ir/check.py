@@ -101,7 +101,7 @@ def _type(place: PortRef, kind: TensorType) -> Iterator[Violation]:
 
 def _node(node: Node) -> Iterator[Violation]:
     if isinstance(node, ComputeNode | Exit):
-        for what in ("macs", "femtojoules", "nanoseconds"):
+        for what in ("macs", "femtojoules", "nanoseconds", "milli_mac_equivalents"):
             value = getattr(node.cost, what)
             if value is not None and value < 0:
                 yield _bad("negative-cost", node.name, f"{what} is {value}", "costs are 0 or more")
@@ -129,6 +129,23 @@ def _node(node: Node) -> Iterator[Violation]:
         yield from _exit(node)
 
 
+def _kept(node: ComputeNode, mask: ChannelMask) -> Iterator[Violation]:
+    """Energies by kept groups: all of them, none below zero or above the node's."""
+    for what in ("femtojoules", "milli_mac_equivalents"):
+        kept: tuple[int, ...] = getattr(mask, f"kept_{what}")
+        most = getattr(node.cost, what)
+        if kept and (
+            most is None or len(kept) != mask.groups + 1 or min(kept) < 0 or max(kept) > most
+        ):
+            yield _bad(
+                "bad-mask",
+                PortRef(node.name, mask.port),
+                f"kept_{what} has {len(kept)} values from {min(kept)} to {max(kept)} for "
+                f"{mask.groups} groups in a node of {most}",
+                "give one for each number of kept groups, none above the node's cost",
+            )
+
+
 def _mask(node: ComputeNode, mask: ChannelMask) -> Iterator[Violation]:
     place = PortRef(node.name, mask.port)
     if mask.groups < 1:
@@ -140,6 +157,7 @@ def _mask(node: ComputeNode, mask: ChannelMask) -> Iterator[Violation]:
             f"{mask.groups} groups of {mask.group_macs} MACs in a node of {node.cost.macs}",
             "count what one group costs",
         )
+    yield from _kept(node, mask)
     kinds = [p.type for p in node.inputs if p.name == mask.port]
     want = TensorType(dtype="float32", shape=(mask.groups,))
     if not kinds:

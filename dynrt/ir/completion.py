@@ -31,6 +31,7 @@ _BEAM = 64
 _NEEDS = {
     "femtojoules": ("energy", "an energy table"),
     "nanoseconds": ("time", "a profile of this device"),
+    "milli_mac_equivalents": ("energy in MAC-equivalents", "a normalised energy table"),
 }
 
 

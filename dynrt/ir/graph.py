@@ -133,11 +133,16 @@ class ChannelMask:
         groups: of how many channels each is the node's affair; all alike.
         group_macs: multiplications that one dropped group saves. The node's cost counts all
             groups; what is charged to a run is what the kept groups cost.
+        kept_femtojoules, kept_milli_mac_equivalents: energy of the whole node with 0, 1, ... all
+            groups kept (it is no multiple of a group's); empty where it is not modelled. The
+            node's cost is at least the most of them.
     """
 
     port: str
     groups: int
     group_macs: int
+    kept_femtojoules: tuple[int, ...] = ()
+    kept_milli_mac_equivalents: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

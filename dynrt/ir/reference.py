@@ -48,9 +48,14 @@ class ReferenceResult:
     exit: NodeId
     accepted: bool
     forced: bool
-    macs: int
+    cost: Cost
     path: tuple[NodeId, ...]
     decisions: Mapping[NodeId, tuple[int, ...]]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all that ran."""
+        return self.cost.macs
 
 
 def _take(graph: Graph, env: Env, name: NodeId) -> Env:
@@ -158,16 +163,16 @@ def interpret(
     on: NAMES = frozenset()
     if left and not fits(0, env, on, left):
         raise BudgetRefusedError(f"no decisions reach an answer within {budget}")
-    macs, path, decided = 0, list[NodeId](), dict[NodeId, tuple[int, ...]]()
+    spent, path, decided = ZERO_COST, list[NodeId](), dict[NodeId, tuple[int, ...]]()
     heads: dict[NodeId, Mapping[str, Array]] = {}
     passed: Exit | None = None
     settled = forced = False
 
     def call(node: ComputeNode | Exit) -> Mapping[str, Array]:
-        nonlocal macs, left
+        nonlocal spent, left
         taken = {p.name: env[PortRef(node.name, p.name)] for p in node.inputs}
         cost = charged(node, taken)
-        macs, left = macs + cost.macs, _less(left, cost)
+        spent, left = spent + cost, _less(left, cost)
         path.append(node.name)
         return functions[node.name](taken)
 
@@ -223,7 +228,7 @@ def interpret(
         exit=passed.name,
         accepted=_accepts(passed, heads[passed.name], thresholds),
         forced=forced or settled,
-        macs=macs,
+        cost=spent,
         path=tuple(path),
         decisions=decided,
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynrt.ir.cost import Cost
 from dynrt.ir.graph import Array, Exit, Graph, NodeId
 from dynrt.ir.trace import Trace
 from dynrt.runtime.kernels import KERNELS
@@ -19,8 +20,7 @@ class Outcome(NamedTuple):
     heads: Mapping[NodeId, Mapping[str, Array]]
     accepted: bool
     forced: bool
-    macs: int
-    femtojoules: int | None
+    cost: Cost
     path: tuple[NodeId, ...]
     skipped: tuple[NodeId, ...]
     near_ties: int = 0

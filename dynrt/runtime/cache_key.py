@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 #: Raised whenever ``dynrt.runtime.compile`` makes something else of the same bundle.
-COMPILE_VERSION = 2
+COMPILE_VERSION = 3
 #: Which axes of the compiled graph are symbolic: the batch.
 BATCH_SIGNATURE = "n"
 

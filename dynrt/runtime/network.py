@@ -32,7 +32,7 @@ from dynrt.runtime.record import Record
 from dynrt.runtime.result import Result
 from dynrt.runtime.sources import BudgetSource, FixedBudget
 from dynrt.runtime.walk import Walk
-from dynrt.units import fj_to_j, ns_to_s
+from dynrt.units import fj_to_j, milli_to_mac_equivalents, ns_to_s
 
 #: Budgets that are remembered ready for use.
 _KEPT_BUDGETS = 256
@@ -59,6 +59,8 @@ class Network:
         self._plan = Plan(graph)
         self._backend = CheckedBackend(graph, backend)
         self._labels = bundle.labels if bundle is not None else ()
+        source = bundle.energy if bundle is not None else None
+        self._energy_source = None if source is None else str(source)
         self._policy = default_policy(graph)
         self._lock = Lock()
         self._timed_plan: Plan | None = None
@@ -170,6 +172,9 @@ class Network:
             macs=parts.get("macs"),
             joules=fj_to_j(parts["femtojoules"]) if "femtojoules" in parts else None,
             seconds=ns_to_s(parts["nanoseconds"]) if "nanoseconds" in parts else None,
+            mac_equivalents=milli_to_mac_equivalents(parts["milli_mac_equivalents"])
+            if "milli_mac_equivalents" in parts
+            else None,
         )
 
     def run(
@@ -323,7 +328,10 @@ class Network:
             cheapest = self.cheapest(policy.budget)
             raise BudgetRefusedError(
                 f"budget {policy.budget} is below the cheapest answer: {least}",
-                cheapest=cheapest.flops or cheapest.joules or cheapest.seconds,
+                cheapest=cheapest.flops
+                or cheapest.joules
+                or cheapest.mac_equivalents
+                or cheapest.seconds,
             )
         return Task(plan, policy, completion, limits, lambda: time.perf_counter_ns() - began)
 
@@ -378,8 +386,9 @@ class Network:
             exit=outcome.exit.name,
             accepted=outcome.accepted,
             forced=outcome.forced,
-            macs=outcome.macs,
-            femtojoules=outcome.femtojoules,
+            macs=outcome.cost.macs,
+            femtojoules=outcome.cost.femtojoules,
+            milli_mac_equivalents=outcome.cost.milli_mac_equivalents,
             seconds=elapsed_s,
             late=late,
             near_ties=outcome.near_ties,
@@ -388,6 +397,7 @@ class Network:
             budget=policy.budget,
             thresholds=policy.thresholds,
             trace=outcome.trace,
+            energy_source=self._energy_source,
         )
 
 

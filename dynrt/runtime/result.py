@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dynrt.ir.cost import Budget
 from dynrt.ir.graph import Array, NodeId
 from dynrt.ir.trace import Trace
-from dynrt.units import fj_to_j, macs_to_flops
+from dynrt.units import fj_to_j, macs_to_flops, milli_to_mac_equivalents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +24,16 @@ class Result:
         accepted: the exit's rule accepts this answer; otherwise the run was stopped there.
         forced: the budget settled or changed a decision, or stopped the run.
         macs: of all that ran, gates and heads included; never above the budget.
-        femtojoules: modelled energy of the same, or ``None`` without a table.
+        femtojoules: modelled energy of the same, or ``None`` without a table in joules.
+        milli_mac_equivalents: the same in thousandths of a MAC-equivalent, or ``None`` without a
+            normalised table.
         seconds: time of the run; in a batch, of the whole batch.
         late: a time cap was missed.
         path: compute nodes and exits that ran, in order.
         skipped: compute nodes that did not run.
         budget, thresholds: in force for this input.
         trace: every step, if asked for.
+        energy_source: where the modelled energy comes from; ``None`` if there is none.
         near_ties: decisions so near their threshold that another mode may come to another.
     """
 
@@ -43,6 +46,7 @@ class Result:
     forced: bool
     macs: int
     femtojoules: int | None
+    milli_mac_equivalents: int | None
     seconds: float
     late: bool
     path: tuple[NodeId, ...]
@@ -51,6 +55,7 @@ class Result:
     thresholds: Mapping[NodeId, tuple[float, ...]]
     trace: Trace | None = None
     near_ties: int = 0
+    energy_source: str | None = None
 
     @property
     def flops(self) -> int:
@@ -59,5 +64,11 @@ class Result:
 
     @property
     def joules(self) -> float | None:
-        """Modelled energy in joules, or ``None`` without a table."""
+        """Modelled energy in joules, or ``None`` without a table in joules."""
         return None if self.femtojoules is None else fj_to_j(self.femtojoules)
+
+    @property
+    def mac_equivalents(self) -> float | None:
+        """Modelled energy in MAC-equivalents, or ``None`` without a normalised table."""
+        milli = self.milli_mac_equivalents
+        return None if milli is None else milli_to_mac_equivalents(milli)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 from dynrt.errors import BackendError, GraphError
@@ -19,6 +18,7 @@ from dynrt.ir.certificate import path_violations
 from dynrt.ir.completion import Amounts, Completion
 from dynrt.ir.cost import ZERO_COST
 from dynrt.ir.graph import ComputeNode, ControlNode, Exit, InputNode, NodeId
+from dynrt.ir.masks import cost_of_kept
 from dynrt.ir.rules import can_accept, candidates
 from dynrt.runtime.needs import Call, Ended, Kept, Need, Ref, Scores, Verdict
 from dynrt.runtime.plan import Feed, Plan, PlanStep
@@ -165,8 +165,7 @@ class Walk:
         (step, _, kept), self._call = self._call, None
         cost, node = step.flow.cost, step.flow.node
         if kept is not None and isinstance(node, ComputeNode) and node.mask is not None:
-            dropped = node.mask.groups - kept
-            cost = replace(cost, macs=cost.macs - dropped * node.mask.group_macs)
+            cost = cost_of_kept(cost, node.mask, kept)
         self.cost = self.cost + cost
         self.path.append(step.name)
         self._note(step, ran=True, cost=cost, nanoseconds=nanoseconds)

@@ -33,6 +33,7 @@ from dynrt.ir.graph import (
 )
 from dynrt.runtime.compiled import Compiled, Segment
 from dynrt.runtime.kernels import KERNELS
+from tests.bundle.samples import in_one_unit
 from tests.graphs import random_case
 
 Shape = tuple[int, ...]
@@ -218,7 +219,7 @@ def gated_chain(blocks: int, channels: int, *, size: int = 8, seed: int = 0) -> 
 
 def random_bundle(seed: int) -> Bundle:
     """A random graph of matrices (``tests.graphs``)."""
-    graph = random_case(seed).graph
+    graph, energy = in_one_unit(random_case(seed).graph, "MACeq" if seed % 2 else "J")
     rng = np.random.default_rng(seed)
     models = {}
     for node in graph.nodes:
@@ -235,7 +236,7 @@ def random_bundle(seed: int) -> Bundle:
                 total = model.op("Add", [total, part], f"{name}.{out}.s")
             model.op("Identity" if rng.random() < 0.5 else "Tanh", [total], out)
         models[node.name] = model.data()
-    return build_bundle(name=f"random{seed}", graph=graph, models=models)
+    return build_bundle(name=f"random{seed}", graph=graph, models=models, energy=energy)
 
 
 Held = dict[PortRef, Array]

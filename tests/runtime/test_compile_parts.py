@@ -101,6 +101,35 @@ def test_nodes_that_take_a_tensor_in_two_ways_are_not_joined() -> None:
         same_with(bundle, compiled, on)
 
 
+def test_a_node_that_takes_a_tensor_in_two_ways_stands_alone() -> None:
+    net = Net()
+    x = net.input("image", 4, 4, 4)
+    gate = net.pooled("g", x, 1)
+    b = net.conv("b", x, 4)
+    net.decide(gate, [["b"]])
+    before = net.conv("c", x, 4)
+    zeros, ones = (Constant(np.full((4, 4, 4), v, np.float32)) for v in (0, 1))
+    two = net.node(
+        "d",
+        {"p": (b, zeros), "q": (b, ones)},  # one source; two tensors where it does not run
+        {"y": (4, 4, 4)},
+        lambda m: m.op("Sub", ["p", "q"], "y"),
+    )
+    after = net.conv("e", two, 4)
+    net.node(
+        "end",
+        {"a": before, "b": after},
+        {"y": (4, 4, 4)},
+        lambda m: m.op("Add", ["a", "b"], "y"),
+        exit_rule=ALWAYS,
+    )
+    bundle = net.bundle()
+    assert ("d",) in parts_of(bundle)
+    compiled = compile_bundle(bundle)
+    for on in ([], actions_of(bundle)):
+        same_with(bundle, compiled, on)
+
+
 def test_masked_nodes_stand_alone() -> None:
     net = Net()
     x = net.conv("a", net.input("image", 3, 4, 4), 4)

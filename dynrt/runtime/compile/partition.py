@@ -127,6 +127,7 @@ def partition(graph: Graph, guards: Guards, alone: Collection[NodeId]) -> list[t
             or node.mask is not None
             or name in guards.gates
             or name in alone
+            or _torn(graph, guards, name)
         )
         if lonely:
             last = None
@@ -137,6 +138,17 @@ def partition(graph: Graph, guards: Guards, alone: Collection[NodeId]) -> list[t
             parts.append(last.nodes)
         _add(graph, guards, last, name)
     return [tuple(part) for part in parts]
+
+
+def _torn(graph: Graph, guards: Guards, name: NodeId) -> bool:
+    """Whether two ports of a node take one source with different defaults: two tensors, at times."""
+    defaults: dict[PortRef, Default | None] = {}
+    for port in graph.by_name[name].inputs:
+        ref = PortRef(name, port.name)
+        default = guards.default_of(ref)
+        if defaults.setdefault(graph.edge_into[ref].source, default) != default:
+            return True
+    return False
 
 
 def _outside(graph: Graph, part: _Open, name: NodeId) -> Iterable[tuple[PortRef, PortRef]]:

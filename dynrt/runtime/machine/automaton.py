@@ -146,7 +146,7 @@ class Automaton:
         end = need if isinstance(need, Ended) else None
         question = None if isinstance(need, Ended) else need
         gate = self._gate_of(ops, question)
-        cost = _difference(walk.cost, spent)
+        cost = walk.cost - spent
         runs, kernels = self._binder.bind(ops)
         hop = Hop()
         hop.runs, hop.kernels, hop.decide, hop.next = runs, kernels, None, []
@@ -219,14 +219,3 @@ def actions_of(node: ControlNode, outcome: int) -> tuple[int, ...]:
     if isinstance(node.rule, Argmax):
         return (outcome,)
     return tuple(a for a in range(node.actions) if outcome >> a & 1)
-
-
-def _difference(a: Cost, b: Cost) -> Cost:
-    def less(x: int | None, y: int | None) -> int | None:
-        return None if x is None or y is None else x - y
-
-    return Cost(
-        macs=a.macs - b.macs,
-        femtojoules=less(a.femtojoules, b.femtojoules),
-        nanoseconds=less(a.nanoseconds, b.nanoseconds),
-    )

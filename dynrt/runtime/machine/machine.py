@@ -38,8 +38,7 @@ class Way(NamedTuple):
     end: Ended
     path: tuple[NodeId, ...]
     skipped: tuple[NodeId, ...]
-    macs: int
-    femtojoules: int | None
+    cost: Cost
 
 
 class Task(NamedTuple):
@@ -183,8 +182,7 @@ class Machine:
             self.heads(end, row),
             end.accepted,
             end.forced,
-            way.macs,
-            way.femtojoules,
+            way.cost,
             way.path,
             way.skipped,
             ties,
@@ -323,9 +321,8 @@ class Machine:
             raise BackendError("the run came to no end")
         if len(self._ways) >= _KEPT_WAYS:
             self._ways.clear()
-        cost = total_cost(legs)
         path = tuple(n for leg in legs for n in leg.path)
-        return Way(end, path, self.parts.plan.skipped(path), cost.macs, cost.femtojoules)
+        return Way(end, path, self.parts.plan.skipped(path), total_cost(legs))
 
 
 def total_cost(legs: Sequence[Leg]) -> Cost:
