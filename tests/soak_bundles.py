@@ -105,7 +105,8 @@ def run_case(mutator: Mutator, number: int, summary: Summary) -> None:
 def _outcome(data: bytes) -> tuple[str, str]:
     """The outcome's name, and what is wrong with it, if anything is."""
     try:
-        read_members(ArchiveMembers(io.BytesIO(data), len(data), limits=DEFAULT_LIMITS))
+        bundle = read_members(ArchiveMembers(io.BytesIO(data), len(data), limits=DEFAULT_LIMITS))
+        _ = bundle.layers, bundle.counts  # decoded on first use
     except (BundleError, GraphError) as exc:
         message = str(exc)
         wrong = not message.isprintable() or len(message) > _MESSAGE_CHARS

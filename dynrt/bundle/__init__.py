@@ -1,6 +1,6 @@
 """The artefact on disk: one file or folder per dynamic network (``docs/format.md``)."""
 
-from dynrt.bundle.build import build_bundle
+from dynrt.bundle.build import build_bundle, replace_parts
 from dynrt.bundle.limits import DEFAULT_LIMITS, Limits
 from dynrt.bundle.model import Bundle, Preprocessing
 from dynrt.bundle.packaged import PackagedModel, packaged_models, resolve
@@ -16,6 +16,7 @@ __all__ = [
     "build_bundle",
     "packaged_models",
     "read_bundle",
+    "replace_parts",
     "resolve",
     "write_bundle",
 ]

@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from dynrt.bundle.names import MANIFEST, NODES, TABLES
 from dynrt.errors import BundleWriteError, OutputExistsError
 
-_IS_BUNDLE = frozenset(("manifest.json", "nodes"))
+_IS_BUNDLE = frozenset((MANIFEST, *TABLES, NODES))
 
 
 def put_file(pieces: Iterable[bytes], target: Path, *, force: bool) -> None:

@@ -7,7 +7,6 @@ Decoding checks types, names and bounds of every field; whether the graph makes 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 from dynrt.bundle.fields import choice, integer, items, kind_of, name, number, table, threshold
@@ -21,6 +20,7 @@ from dynrt.bundle.tensor_json import (
     encode_port,
     encode_type,
 )
+from dynrt.bundle.versions import MASKS_SINCE, TABLES_SINCE, version_of
 from dynrt.errors import ManifestError
 from dynrt.ir.cost import Cost
 from dynrt.ir.graph import (
@@ -54,9 +54,8 @@ _COMBINES: tuple[Literal["first", "last", "sum", "max", "concat"], ...] = (
     "concat",
 )
 
-#: The version of the format in which compute nodes got the field ``mask``.
-MASKS_SINCE = 2
-
+_COST = ("femtojoules", "macs")
+_KEPT = ("kept_femtojoules", "kept_milli_mac_equivalents")
 _GRAPH = ("combine", "control", "data", "exits", "nodes")
 _NODE = {
     "input": ("kind", "name", "type", "param"),
@@ -69,15 +68,9 @@ _NODE = {
 # --- encoding
 
 
-def version_of(graph: Graph) -> int:
-    """The oldest version of the format that can hold ``graph``: 2 if a node has a channel mask."""
-    masked = any(isinstance(n, ComputeNode) and n.mask is not None for n in graph.nodes)
-    return MASKS_SINCE if masked else 1
-
-
-def encode_graph(graph: Graph) -> dict[str, object]:
-    """``graph`` as plain JSON values of its :func:`version_of`."""
-    version = version_of(graph)
+def encode_graph(graph: Graph, version: int | None = None) -> dict[str, object]:
+    """``graph`` as plain JSON values of ``version``; by default the oldest that can hold it."""
+    version = version_of(graph) if version is None else version
     return {
         "nodes": [_encode_node(n, version) for n in graph.nodes],
         "data": [
@@ -111,10 +104,10 @@ def _encode_node(node: Node, version: int) -> dict[str, object]:
     out |= {
         "inputs": [encode_port(p) for p in node.inputs],
         "outputs": [encode_port(p) for p in node.outputs],
-        "cost": _encode_cost(node.cost, node.name),
+        "cost": _encode_cost(node.cost, node.name, version),
     }
     if isinstance(node, ComputeNode):
-        masks = {"mask": _encode_mask(node.mask)} if version >= MASKS_SINCE else {}
+        masks = {"mask": _encode_mask(node.mask, version)} if version >= MASKS_SINCE else {}
         return out | {"kind": "compute"} | masks
     accept = node.accept
     return out | {
@@ -128,10 +121,11 @@ def _encode_node(node: Node, version: int) -> dict[str, object]:
     }
 
 
-def _encode_mask(mask: ChannelMask | None) -> dict[str, object] | None:
+def _encode_mask(mask: ChannelMask | None, version: int) -> dict[str, object] | None:
     if mask is None:
         return None
-    return {"port": mask.port, "groups": mask.groups, "group_macs": mask.group_macs}
+    kept = {key: list(getattr(mask, key)) for key in _KEPT} if version >= TABLES_SINCE else {}
+    return {"port": mask.port, "groups": mask.groups, "group_macs": mask.group_macs} | kept
 
 
 def _encode_rule(rule: Rule) -> dict[str, object]:
@@ -144,13 +138,17 @@ def _encode_threshold(value: float) -> float | str:
     return str(float(value)) if value in (math.inf, -math.inf) else value
 
 
-def _encode_cost(cost: Cost, node: str) -> dict[str, object]:
+def _encode_cost(cost: Cost, node: str, version: int) -> dict[str, object]:
     if cost.nanoseconds is not None:
         raise ManifestError(
             f"node {shown(node)}: cost.nanoseconds is {cost.nanoseconds}, but time is a profile of "
             "one device and no part of a bundle"
         )
-    return {"macs": cost.macs, "femtojoules": cost.femtojoules}
+    return {key: getattr(cost, key) for key in _cost_keys(version)}
+
+
+def _cost_keys(version: int) -> tuple[str, ...]:
+    return (*_COST, "milli_mac_equivalents") if version >= TABLES_SINCE else _COST
 
 
 def _encode_ref(ref: PortRef) -> list[str]:
@@ -234,9 +232,9 @@ def _decode_node(
         )
     inputs = decode_ports(entry["inputs"], f"{place}.inputs", limits)
     outputs = decode_ports(entry["outputs"], f"{place}.outputs", limits)
-    cost = _decode_cost(entry["cost"], f"{place}.cost")
+    cost = _decode_cost(entry["cost"], f"{place}.cost", version)
     if kind == "compute":
-        mask = _decode_mask(entry["mask"], f"{place}.mask", limits) if masks else None
+        mask = _decode_mask(entry["mask"], f"{place}.mask", limits, version) if masks else None
         return ComputeNode(name=called, inputs=inputs, outputs=outputs, cost=cost, mask=mask)
     return Exit(
         name=called,
@@ -248,17 +246,27 @@ def _decode_node(
     )
 
 
-def _decode_mask(value: object, place: str, limits: Limits) -> ChannelMask | None:
+def _decode_mask(value: object, place: str, limits: Limits, version: int) -> ChannelMask | None:
     if value is None:
         return None
-    entry = table(value, place, ("group_macs", "groups", "port"))
+    since = _KEPT if version >= TABLES_SINCE else ()
+    entry = table(value, place, ("group_macs", "groups", "port", *since))
     groups = integer(entry["groups"], f"{place}.groups", low=1)
     bound(f"{place}.groups", groups, limits.groups, "groups")
     return ChannelMask(
         port=name(entry["port"], f"{place}.port"),
         groups=groups,
         group_macs=integer(entry["group_macs"], f"{place}.group_macs"),
+        **{key: _decode_kept(entry[key], f"{place}.{key}", groups) for key in since},
     )
+
+
+def _decode_kept(value: object, place: str, groups: int) -> tuple[int, ...]:
+    """Energies of a node by kept groups, or none at all."""
+    rows = items(value, place, limit=groups + 1)
+    if rows and len(rows) != groups + 1:
+        raise ManifestError(f"{place}: {len(rows)} energies for 0 to {groups} kept groups")
+    return tuple(integer(row, f"{place}[{i}]") for i, row in enumerate(rows))
 
 
 def _decode_rule(value: object, place: str, limits: Limits) -> Rule:
@@ -286,12 +294,16 @@ def _decode_accept(value: object, place: str, limits: Limits) -> Accept:
     )
 
 
-def _decode_cost(value: object, place: str) -> Cost:
-    entry: Mapping[str, object] = table(value, place, ("femtojoules", "macs"))
-    energy = entry["femtojoules"]
+def _decode_cost(value: object, place: str, version: int) -> Cost:
+    entry = table(value, place, _cost_keys(version))
+
+    def energy(key: str) -> int | None:
+        return None if entry.get(key) is None else integer(entry[key], f"{place}.{key}")
+
     return Cost(
         macs=integer(entry["macs"], f"{place}.macs"),
-        femtojoules=None if energy is None else integer(energy, f"{place}.femtojoules"),
+        femtojoules=energy("femtojoules"),
+        milli_mac_equivalents=energy("milli_mac_equivalents"),
     )
 
 

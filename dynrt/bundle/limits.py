@@ -18,8 +18,8 @@ class Limits:
         bundle_bytes: all members together, and the file.
         member_bytes: one member.
         manifest_bytes: ``manifest.json``.
-        members: how many members, the manifest included.
-        json_depth: nested arrays and objects in the manifest.
+        members: how many members, the manifest and the tables included.
+        json_depth: nested arrays and objects in the manifest, and in a table.
         json_values: commas, colons and brackets in the manifest; bounds what decoding allocates.
         nodes: nodes of the graph.
         ports: inputs, and outputs, of one node.
@@ -31,9 +31,12 @@ class Limits:
         constant_bytes: all constants of the graph together, decoded.
         labels: names of classes.
         name_chars: one name or label.
-        text_chars: one text of the card or the provenance.
-        card_depth: nested arrays and objects in the card.
-        card_bytes: the card as canonical JSON.
+        text_chars: one text of the card, the provenance or a table.
+        card_depth: nested arrays and objects in the card, and in a table's hardware.
+        card_bytes: the card, and a table's hardware, as canonical JSON.
+        table_bytes: ``layers.json``, and ``counts.json``.
+        table_values: commas, colons and brackets in one of them.
+        layers: layers of all nodes together.
         onnx_fields: protobuf fields of all ONNX members together; bounds the time to check them.
         onnx_depth: ``If`` inside ``If`` in one ONNX member.
         onnx_text_bytes: one text in an ONNX member.
@@ -42,7 +45,7 @@ class Limits:
     bundle_bytes: int = 1 << 30
     member_bytes: int = 1 << 29
     manifest_bytes: int = 1 << 22
-    members: int = 4097
+    members: int = 4099
     json_depth: int = 32
     json_values: int = 500_000
     nodes: int = 4096
@@ -58,6 +61,9 @@ class Limits:
     text_chars: int = 65_536
     card_depth: int = 8
     card_bytes: int = 1 << 18
+    table_bytes: int = 1 << 23
+    table_values: int = 1_000_000
+    layers: int = 16_384
     onnx_fields: int = 250_000
     onnx_depth: int = 4
     onnx_text_bytes: int = 65_536

@@ -8,24 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from dynrt.bundle.fields import boolean, choice, integer, items, name, number, plain, table, text
-from dynrt.bundle.graph_json import decode_graph, encode_graph, version_of
+from dynrt.bundle.certificate_json import certificate_to_json, decode_certificate
+from dynrt.bundle.count_json import check_energy, decode_energy, encode_energy
+from dynrt.bundle.fields import choice, integer, items, number, plain, table, text
+from dynrt.bundle.graph_json import decode_graph, encode_graph
 from dynrt.bundle.limits import Limits, bound
 from dynrt.bundle.model import Preprocessing, nodes_with_models
 from dynrt.bundle.names import (
     MANIFEST,
+    TABLES,
     check_member_paths,
     member_of,
     shown,
 )
 from dynrt.bundle.strict_json import canonical_json, parse_json
+from dynrt.bundle.versions import TABLES_SINCE, VERSION, version_of
 from dynrt.errors import BundleMemberError, BundleVersionError, ManifestError
-from dynrt.ir.certificate import Certificate, ExitCost
+from dynrt.ir.certificate import Certificate
+from dynrt.ir.counts import EnergySource
 from dynrt.ir.graph import Exit, Graph
 
 FORMAT = "dynrt-bundle"
-#: The newest version; a bundle has the oldest that can hold it. See ``docs/format.md``.
-VERSION = 2
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_PIXELS = 16_384
@@ -41,17 +44,6 @@ _KEYS = (
     "certificate",
     "members",
 )
-_CERTIFICATE = (
-    "answers",
-    "cheapest_macs",
-    "full_macs",
-    "cheapest_femtojoules",
-    "full_femtojoules",
-    "peak_tensor_bytes",
-    "exact",
-    "exits",
-)
-_EXIT_COST = ("name", "cheapest_macs", "full_macs")
 _PREPROCESSING = ("height", "width", "channels", "mean", "std", "resize")
 
 
@@ -75,6 +67,13 @@ class Manifest:
     provenance: Mapping[str, str]
     certificate: Certificate
     members: Mapping[str, Member]
+    energy: EnergySource | None = None
+
+    @property
+    def version(self) -> int:
+        """The oldest version of the format that can hold all of it."""
+        tables = self.energy is not None or any(path in self.members for path in TABLES)
+        return TABLES_SINCE if tables else version_of(self.graph)
 
 
 # --- encoding
@@ -86,12 +85,13 @@ def encode_manifest(manifest: Manifest) -> bytes:
     Raises:
         ManifestError: a value has no JSON form.
     """
-    p = manifest.preprocessing
+    p, version = manifest.preprocessing, manifest.version
+    since = {"energy": encode_energy(manifest.energy)} if version >= TABLES_SINCE else {}
     value = {
         "format": FORMAT,
-        "version": version_of(manifest.graph),
+        "version": version,
         "name": manifest.name,
-        "graph": encode_graph(manifest.graph),
+        "graph": encode_graph(manifest.graph, version),
         "labels": list(manifest.labels),
         "preprocessing": None
         if p is None
@@ -105,22 +105,13 @@ def encode_manifest(manifest: Manifest) -> bytes:
         },
         "card": dict(manifest.card),
         "provenance": dict(manifest.provenance),
-        "certificate": certificate_to_json(manifest.certificate),
+        "certificate": certificate_to_json(manifest.certificate, version),
         "members": {
             path: {"sha256": m.sha256, "bytes": m.size_bytes}
             for path, m in manifest.members.items()
         },
     }
-    return canonical_json(value, place=MANIFEST)
-
-
-def certificate_to_json(certificate: Certificate) -> dict[str, object]:
-    """The ``certificate`` field of the manifest."""
-    rows = [
-        {"name": e.name, "cheapest_macs": e.cheapest_macs, "full_macs": e.full_macs}
-        for e in certificate.exits
-    ]
-    return {key: getattr(certificate, key) for key in _CERTIFICATE} | {"exits": rows}
+    return canonical_json(value | since, place=MANIFEST)
 
 
 # --- decoding
@@ -139,15 +130,12 @@ def decode_manifest(raw: bytes, *, limits: Limits) -> Manifest:
     bound(MANIFEST, len(raw), limits.manifest_bytes)
     value = parse_json(raw, place=MANIFEST, limits=limits)
     version = check_version(value)
-    entry = table(value, MANIFEST, _KEYS)
+    since = ("energy",) if version >= TABLES_SINCE else ()
+    entry = table(value, MANIFEST, (*_KEYS, *since))
     title = text(entry["name"], "name", limit=limits.name_chars)
     if not title.strip():
         raise ManifestError("name: is empty")
     graph = decode_graph(entry["graph"], "graph", limits, version)
-    if version_of(graph) != version:
-        raise ManifestError(
-            f"version: nothing here needs version {version}; it is written as {version_of(graph)}"
-        )
     labels = tuple(
         text(v, f"labels[{i}]", limit=limits.name_chars)
         for i, v in enumerate(items(entry["labels"], "labels", limit=limits.labels))
@@ -157,17 +145,26 @@ def decode_manifest(raw: bytes, *, limits: Limits) -> Manifest:
     if preprocessing is not None:
         _check_preprocessing(preprocessing, graph)
     members = _decode_members(entry["members"], limits)
-    _check_members(members, graph)
-    return Manifest(
+    _check_members(members, graph, version)
+    energy = decode_energy(entry.get("energy"), limits)
+    if version >= TABLES_SINCE:
+        check_energy(energy, graph)
+    manifest = Manifest(
         name=title,
         graph=graph,
         labels=labels,
         preprocessing=preprocessing,
         card=decode_card(entry["card"], limits),
         provenance=decode_provenance(entry["provenance"], limits),
-        certificate=_decode_certificate(entry["certificate"], limits),
+        certificate=decode_certificate(entry["certificate"], limits, version),
         members=members,
+        energy=energy,
     )
+    if manifest.version != version:
+        raise ManifestError(
+            f"version: nothing here needs version {version}; it is written as {manifest.version}"
+        )
+    return manifest
 
 
 def check_version(value: object) -> int:
@@ -240,39 +237,6 @@ def _decode_preprocessing(value: object) -> Preprocessing | None:
     )
 
 
-def _decode_certificate(value: object, limits: Limits) -> Certificate:
-    place = "certificate"
-    entry = table(value, place, _CERTIFICATE)
-
-    def whole(key: str) -> int:
-        return integer(entry[key], f"{place}.{key}")
-
-    def whole_or_none(key: str) -> int | None:
-        return None if entry[key] is None else whole(key)
-
-    exits = []
-    for i, item in enumerate(items(entry["exits"], f"{place}.exits", limit=limits.nodes)):
-        here = f"{place}.exits[{i}]"
-        row = table(item, here, _EXIT_COST)
-        exits.append(
-            ExitCost(
-                name=name(row["name"], f"{here}.name"),
-                cheapest_macs=integer(row["cheapest_macs"], f"{here}.cheapest_macs"),
-                full_macs=integer(row["full_macs"], f"{here}.full_macs"),
-            )
-        )
-    return Certificate(
-        answers=boolean(entry["answers"], f"{place}.answers"),
-        cheapest_macs=whole("cheapest_macs"),
-        full_macs=whole("full_macs"),
-        cheapest_femtojoules=whole_or_none("cheapest_femtojoules"),
-        full_femtojoules=whole_or_none("full_femtojoules"),
-        peak_tensor_bytes=whole("peak_tensor_bytes"),
-        exact=boolean(entry["exact"], f"{place}.exact"),
-        exits=tuple(exits),
-    )
-
-
 def _decode_members(value: object, limits: Limits) -> dict[str, Member]:
     if not isinstance(value, dict):
         raise ManifestError(f"members: expected an object, got {shown(value)}")
@@ -289,7 +253,7 @@ def _decode_members(value: object, limits: Limits) -> dict[str, Member]:
                 f"{place}.sha256: {shown(digest)} is no SHA-256 (64 digits of 0-9 a-f)"
             )
         size = integer(entry["bytes"], f"{place}.bytes")
-        bound(path, size, limits.member_bytes)
+        bound(path, size, limits.table_bytes if path in TABLES else limits.member_bytes)
         total += size
         bound(f"{path}: members up to here", total, limits.bundle_bytes)
         out[path] = Member(sha256=digest, size_bytes=size)
@@ -299,11 +263,12 @@ def _decode_members(value: object, limits: Limits) -> dict[str, Member]:
 # --- what must agree within one manifest
 
 
-def _check_members(members: Mapping[str, Member], graph: Graph) -> None:
+def _check_members(members: Mapping[str, Member], graph: Graph, version: int) -> None:
     needed = {member_of(n.name) for n in nodes_with_models(graph)}
     if missing := sorted(needed - members.keys()):
         raise BundleMemberError(f"members: {shown(missing[0])} of a node is not listed")
-    if extra := sorted(members.keys() - needed):
+    allowed = TABLES if version >= TABLES_SINCE else ()
+    if extra := sorted(members.keys() - needed - {*allowed}):
         raise BundleMemberError(f"members: {shown(extra[0])} belongs to no compute node or exit")
 
 

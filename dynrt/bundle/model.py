@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from dynrt.bundle.held import Held
 from dynrt.ir.certificate import Certificate
+from dynrt.ir.counts import CountTable, EnergySource
 from dynrt.ir.graph import ComputeNode, Exit, Graph, NodeId
+from dynrt.ir.layers import LayerTable
 
 Resize = Literal["bilinear"]
 
@@ -50,6 +53,8 @@ class Bundle:
         provenance: what made the bundle.
         certificate: of ``graph``, recomputed.
         sha256: of the manifest's bytes, which hold the hash of every member.
+        energy: where the energies in the graph's costs come from; ``None`` if that is not said.
+        held_layers, held_counts: behind :attr:`layers` and :attr:`counts`.
     """
 
     name: str
@@ -61,6 +66,27 @@ class Bundle:
     provenance: Mapping[str, str]
     certificate: Certificate
     sha256: str
+    energy: EnergySource | None = None
+    held_layers: Held[LayerTable | None] | None = None
+    held_counts: Held[CountTable | None] | None = None
+
+    @property
+    def layers(self) -> LayerTable | None:
+        """What each operator of each node works on, or ``None``; decoded on first use.
+
+        Raises:
+            BundleError: the member is not what the format says.
+        """
+        return None if self.held_layers is None else self.held_layers.get()
+
+    @property
+    def counts(self) -> CountTable | None:
+        """Access counts on one hardware, or ``None``; decoded on first use.
+
+        Raises:
+            BundleError: the member is not what the format says.
+        """
+        return None if self.held_counts is None else self.held_counts.get()
 
 
 def nodes_with_models(graph: Graph) -> tuple[ComputeNode | Exit, ...]:

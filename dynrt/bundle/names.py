@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from dynrt.errors import BundleMemberError, BundlePathError
 
 MANIFEST = "manifest.json"
+LAYERS = "layers.json"
+COUNTS = "counts.json"
+#: Members beside the manifest that no node has: tables that energy models need.
+TABLES = (LAYERS, COUNTS)
 NODES = "nodes"
 _SUFFIX = ".onnx"
 
@@ -62,7 +66,7 @@ def check_member_path(path: str) -> None:
     Raises:
         BundlePathError: with what is wrong with it.
     """
-    if path == MANIFEST:
+    if path == MANIFEST or path in TABLES:
         return
     for found, why in (
         ("\x00" in path, "holds a NUL"),
@@ -74,7 +78,10 @@ def check_member_path(path: str) -> None:
         if found:
             raise BundlePathError(f"member {shown(path)} {why}")
     if _MEMBER.fullmatch(path) is None:
-        raise BundlePathError(f"member {shown(path)}: expected {MANIFEST} or {NODES}/NAME{_SUFFIX}")
+        raise BundlePathError(
+            f"member {shown(path)}: expected {MANIFEST}, {', '.join(TABLES)} or "
+            f"{NODES}/NAME{_SUFFIX}"
+        )
     name = path[len(NODES) + 1 : -len(_SUFFIX)]
     if not is_name(name):
         raise BundlePathError(f"member {shown(path)}: a name is {NAME_RULE}")

@@ -10,15 +10,19 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dynrt.bundle.archive import ArchiveMembers
+from dynrt.bundle.count_json import decode_counts
 from dynrt.bundle.folder import FILE_FLAGS, FolderMembers
+from dynrt.bundle.held import Held
+from dynrt.bundle.layer_json import decode_layers
 from dynrt.bundle.limits import DEFAULT_LIMITS, Limits, bound
 from dynrt.bundle.manifest import Manifest, decode_manifest
 from dynrt.bundle.model import Bundle, nodes_with_models
-from dynrt.bundle.names import MANIFEST, member_of, shown, unseen
+from dynrt.bundle.names import COUNTS, LAYERS, MANIFEST, member_of, shown, unseen
 from dynrt.bundle.onnx_check import ModelChecker
 from dynrt.errors import (
     BundleArchiveError,
@@ -30,7 +34,12 @@ from dynrt.errors import (
 )
 from dynrt.ir.certificate import Certificate, certify
 from dynrt.ir.check import require_valid
+from dynrt.ir.counts import CountTable
 from dynrt.ir.graph import Graph, NodeId
+from dynrt.ir.layers import LayerTable
+
+_Table = TypeVar("_Table")
+_Table_co = TypeVar("_Table_co", covariant=True)
 
 
 class Members(Protocol):
@@ -106,14 +115,20 @@ def read_members(
     _check_presence(sizes, manifest)
     sha256 = hashlib.sha256(raw).hexdigest()
     models: Mapping[NodeId, bytes]
+    layers: Held[LayerTable | None] | None
+    counts: Held[CountTable | None] | None
     if known is not None and path is not None and known(sha256):
         certificate = manifest.certificate
-        names = tuple(n.name for n in nodes_with_models(manifest.graph))
-        models = LaterModels(names, path, sha256, limits)
+        later = LaterBundle(path, sha256, limits)
+        models = LaterModels(tuple(n.name for n in nodes_with_models(manifest.graph)), later)
+        layers = Held(later.layers) if LAYERS in manifest.members else None
+        counts = Held(later.counts) if COUNTS in manifest.members else None
     else:
         certificate = checked_certificate(manifest.graph, place=place)
         compare_certificates(manifest.certificate, certificate)
         models = _read_models(members, manifest, limits)
+        layers = _held(decode_layers, LAYERS, members, manifest, limits, place)
+        counts = _held(decode_counts, COUNTS, members, manifest, limits, place)
     return Bundle(
         name=manifest.name,
         graph=manifest.graph,
@@ -124,6 +139,9 @@ def read_members(
         provenance=manifest.provenance,
         certificate=certificate,
         sha256=sha256,
+        energy=manifest.energy,
+        held_layers=layers,
+        held_counts=counts,
     )
 
 
@@ -131,13 +149,84 @@ def _read_models(members: Members, manifest: Manifest, limits: Limits) -> dict[N
     models = {}
     checker = ModelChecker(limits)
     for node in nodes_with_models(manifest.graph):
-        path = member_of(node.name)
-        data = members.read(path)
-        if hashlib.sha256(data).hexdigest() != manifest.members[path].sha256:
-            raise BundleHashError(f"member {shown(path)}: its SHA-256 is not the manifest's")
+        data = _read_member(members, manifest, member_of(node.name))
         checker.check(data, node)
         models[node.name] = data
     return models
+
+
+def _read_member(members: Members, manifest: Manifest, path: str) -> bytes:
+    """The bytes of a member that the manifest lists, hashed."""
+    data = members.read(path)
+    if hashlib.sha256(data).hexdigest() != manifest.members[path].sha256:
+        raise BundleHashError(f"member {shown(path)}: its SHA-256 is not the manifest's")
+    return data
+
+
+class _Decoder(Protocol[_Table_co]):
+    def __call__(self, raw: bytes, *, graph: Graph, limits: Limits) -> _Table_co: ...
+
+
+def _held(
+    decode: _Decoder[_Table],
+    path: str,
+    members: Members,
+    manifest: Manifest,
+    limits: Limits,
+    place: str,
+) -> Held[_Table | None] | None:
+    """The table in the member ``path``, read and hashed now, decoded on first use."""
+    if path not in manifest.members:
+        return None
+    raw = _read_member(members, manifest, path)
+    return Held(partial(_decoded, decode, raw, manifest.graph, limits, place))
+
+
+def _decoded(
+    decode: _Decoder[_Table], raw: bytes, graph: Graph, limits: Limits, place: str
+) -> _Table:
+    try:
+        return decode(raw, graph=graph, limits=limits)
+    except BundleError as exc:
+        if place:  # as the errors of reading have it
+            exc.args = (f"{place}: {exc}",)
+        raise
+
+
+class LaterBundle:
+    """A bundle that is known, read and checked in full when something of it is asked for.
+
+    Args:
+        path: of the bundle.
+        sha256: of its manifest.
+        limits: what is accepted.
+    """
+
+    def __init__(self, path: Path, sha256: str, limits: Limits) -> None:
+        self._path, self._sha256, self._limits = path.absolute(), sha256, limits
+        self._read: Bundle | None = None
+
+    def bundle(self) -> Bundle:
+        """All of it.
+
+        Raises:
+            BundleError: it cannot be read any more, or another stands there.
+            GraphError: its graph breaks an invariant.
+        """
+        if self._read is None:
+            bundle = read_bundle(self._path, limits=self._limits)
+            if bundle.sha256 != self._sha256:
+                raise BundleHashError(f"{self._path}: it was replaced since it was loaded")
+            self._read = bundle
+        return self._read
+
+    def layers(self) -> LayerTable | None:
+        """Its layer table."""
+        return self.bundle().layers
+
+    def counts(self) -> CountTable | None:
+        """Its count table."""
+        return self.bundle().counts
 
 
 class LaterModels(Mapping[NodeId, bytes]):
@@ -145,15 +234,11 @@ class LaterModels(Mapping[NodeId, bytes]):
 
     Args:
         names: of the nodes.
-        path: of the bundle.
-        sha256: of its manifest.
-        limits: what is accepted.
+        later: the bundle.
     """
 
-    def __init__(self, names: tuple[NodeId, ...], path: Path, sha256: str, limits: Limits) -> None:
-        self._names, self._path = names, path.absolute()
-        self._sha256, self._limits = sha256, limits
-        self._read: Mapping[NodeId, bytes] | None = None
+    def __init__(self, names: tuple[NodeId, ...], later: LaterBundle) -> None:
+        self._names, self._later = names, later
 
     def __iter__(self) -> Iterator[NodeId]:
         return iter(self._names)
@@ -164,12 +249,7 @@ class LaterModels(Mapping[NodeId, bytes]):
     def __getitem__(self, name: NodeId) -> bytes:
         if name not in self._names:
             raise KeyError(name)
-        if self._read is None:
-            bundle = read_bundle(self._path, limits=self._limits)
-            if bundle.sha256 != self._sha256:
-                raise BundleHashError(f"{self._path}: it was replaced since it was loaded")
-            self._read = bundle.models
-        return self._read[name]
+        return self._later.bundle().models[name]
 
 
 def checked_certificate(graph: Graph, *, place: str) -> Certificate:

@@ -51,6 +51,9 @@ def write_bundle(
         preprocessing=bundle.preprocessing,
         card=bundle.card,
         provenance=bundle.provenance,
+        layers=bundle.layers,
+        counts=bundle.counts,
+        energy=bundle.energy,
         limits=limits,
     )
     compare_certificates(bundle.certificate, built.certificate)

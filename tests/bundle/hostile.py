@@ -1,7 +1,7 @@
 """A catalogue of bundles that must be refused, each in its own way.
 
-A kind is a change to the good bundle ``skip_bundle`` (see ``samples``), the error it must meet, and a
-text that the error's message must hold. Changes to members are tried as a file and as a folder.
+A kind is a change to a good bundle (``skip_bundle`` if nothing else is said; see ``samples``), the
+error it must meet, and a text that the error's message must hold. Changes to members are tried as a file and as a folder.
 """
 
 from __future__ import annotations
@@ -52,23 +52,29 @@ def members_of(bundle: Bundle) -> Members:
         preprocessing=bundle.preprocessing,
         card=bundle.card,
         provenance=bundle.provenance,
+        layers=bundle.layers,
+        counts=bundle.counts,
+        energy=bundle.energy,
         limits=DEFAULT_LIMITS,
     )[1]
 
 
+Base = Callable[[], Bundle]
+
+
 @cache
-def _good() -> Members:
-    return members_of(skip_bundle())
+def _good(base: Base) -> Members:
+    return members_of(base())
 
 
-def good_members() -> Members:
+def good_members(base: Base = skip_bundle) -> Members:
     """The members of the good bundle, to be changed."""
-    return dict(_good())
+    return dict(_good(base))
 
 
 def good_file() -> bytes:
     """The good bundle as a file."""
-    return b"".join(encode_archive(_good()))
+    return b"".join(encode_archive(_good(skip_bundle)))
 
 
 def dump(value: Json) -> bytes:
@@ -127,12 +133,16 @@ def by_file(kind: str, error: type[DynrtError], text: str, make: Callable[[], by
 
 
 def by_folder(
-    kind: str, error: type[DynrtError], text: str, change: Callable[[Path], None]
+    kind: str,
+    error: type[DynrtError],
+    text: str,
+    change: Callable[[Path], None],
+    base: Base = skip_bundle,
 ) -> Hostile:
     """A kind that exists as a folder only."""
 
     def build(folder: Path) -> Path:
-        root = write_folder(folder / "hostile", good_members())
+        root = write_folder(folder / "hostile", good_members(base))
         change(root)
         return root
 
@@ -140,39 +150,51 @@ def by_folder(
 
 
 def by_members(
-    kind: str, error: type[DynrtError], text: str, change: Callable[[Members], None]
+    kind: str,
+    error: type[DynrtError],
+    text: str,
+    change: Callable[[Members], None],
+    base: Base = skip_bundle,
 ) -> list[Hostile]:
     """A kind that exists in both forms."""
 
     def changed() -> Members:
-        members = good_members()
+        members = good_members(base)
         change(members)
         return members
 
     def as_folder(root: Path) -> None:
-        for path in good_members():
+        for path in good_members(base):
             (root / path).unlink()
         write_folder(root, changed())
 
     return [
         by_file(kind, error, text, lambda: zip_of(sorted(changed().items()))),
-        by_folder(kind, error, text, as_folder),
+        by_folder(kind, error, text, as_folder, base),
     ]
 
 
 def by_raw(
-    kind: str, error: type[DynrtError], text: str, change: Callable[[bytes], bytes]
+    kind: str,
+    error: type[DynrtError],
+    text: str,
+    change: Callable[[bytes], bytes],
+    base: Base = skip_bundle,
 ) -> list[Hostile]:
     """A kind made by changing the manifest's bytes."""
 
     def edit(members: Members) -> None:
         members[MANIFEST] = change(members[MANIFEST])
 
-    return by_members(kind, error, text, edit)
+    return by_members(kind, error, text, edit, base)
 
 
 def by_manifest(
-    kind: str, error: type[DynrtError], text: str, change: Callable[[Json], object]
+    kind: str,
+    error: type[DynrtError],
+    text: str,
+    change: Callable[[Json], object],
+    base: Base = skip_bundle,
 ) -> list[Hostile]:
     """A kind made by changing the manifest's value."""
 
@@ -181,7 +203,7 @@ def by_manifest(
         change(value)
         return dump(value)
 
-    return by_raw(kind, error, text, edit)
+    return by_raw(kind, error, text, edit, base)
 
 
 def by_model(
@@ -306,9 +328,12 @@ FOLDERS: list[Hostile] = [
 def hostile_bundles() -> list[Hostile]:
     """All kinds."""
     from tests.bundle.hostile_archives import ARCHIVES
+    from tests.bundle.hostile_energy import ENERGY_KINDS
     from tests.bundle.hostile_graphs import GRAPHS
     from tests.bundle.hostile_json import TEXTS
     from tests.bundle.hostile_manifests import MANIFESTS
     from tests.bundle.hostile_models import MODELS
+    from tests.bundle.hostile_tables import TABLE_KINDS
 
-    return [*FOLDERS, *ARCHIVES, *TEXTS, *MANIFESTS, *GRAPHS, *MODELS]
+    v3 = [*TABLE_KINDS, *ENERGY_KINDS]
+    return [*FOLDERS, *ARCHIVES, *TEXTS, *MANIFESTS, *GRAPHS, *MODELS, *v3]

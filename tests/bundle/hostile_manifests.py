@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dynrt.errors import BundleSizeError, BundleVersionError, DynrtError, ManifestError
+from dynrt.errors import (
+    BundleMemberError,
+    BundleSizeError,
+    BundleVersionError,
+    DynrtError,
+    ManifestError,
+)
 from tests.bundle.hostile import Hostile, Json, at, by_manifest, drop, put
 
 NODE = ("graph", "nodes")
@@ -38,7 +44,37 @@ def _all(*changes: Callable[[Json], Any]) -> Callable[[Json], None]:
 
 FIELDS: list[tuple[str, type[DynrtError], str, Callable[[Json], object]]] = [
     ("another format", BundleVersionError, "is not 'dynrt-bundle'", put("format", to="x")),
-    ("newer version", BundleVersionError, "version: 3 is newer", put("version", to=3)),
+    ("newer version", BundleVersionError, "version: 4 is newer", put("version", to=4)),
+    (
+        "version 3 and its fields left out",
+        ManifestError,
+        "'energy' is missing",
+        put("version", to=3),
+    ),
+    (
+        "energy in version 1",
+        ManifestError,
+        "unknown field 'energy'",
+        put("energy", to=None),
+    ),
+    (
+        "MAC-equivalents in version 1",
+        ManifestError,
+        "cost: unknown field 'milli_mac_equivalents'",
+        put(*NODE, "stem", "cost", "milli_mac_equivalents", to=None),
+    ),
+    (
+        "certificate of version 3 in version 1",
+        ManifestError,
+        "certificate: unknown field 'full_milli_mac_equivalents'",
+        put("certificate", "full_milli_mac_equivalents", to=None),
+    ),
+    (
+        "layer table in version 1",
+        BundleMemberError,
+        "'layers.json' belongs to no",
+        lambda m: m["members"].update({"layers.json": m["members"]["nodes/stem.onnx"]}),
+    ),
     (
         "newer version with new fields",
         BundleVersionError,

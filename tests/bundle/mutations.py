@@ -14,13 +14,13 @@ from copy import deepcopy
 from typing import Any
 
 from dynrt.bundle.archive import encode_archive
+from dynrt.bundle.certificate_json import certificate_to_json
 from dynrt.bundle.graph_json import decode_graph
 from dynrt.bundle.limits import DEFAULT_LIMITS
-from dynrt.bundle.manifest import certificate_to_json
 from dynrt.bundle.reader import checked_certificate
 from dynrt.errors import DynrtError
 from tests.bundle.hostile import MANIFEST, Members, dump, members_of, rehash, zip_of
-from tests.bundle.samples import masked_bundle, picture_bundle, skip_bundle
+from tests.bundle.samples import energy_bundle, masked_bundle, picture_bundle, skip_bundle
 
 Mutation = Callable[[random.Random], bytes]
 
@@ -85,7 +85,9 @@ _JSON: tuple[Any, ...] = (
         [[[[[[[[[]]]]]]]]],
     ),
 )
+_TABLES = ("layers.json", "counts.json")
 _NAMES = (
+    *_TABLES,
     "nodes/a.onnx",
     "nodes/stem.onnx",
     "nodes/STEM.onnx",
@@ -98,7 +100,7 @@ _NAMES = (
 
 def bases() -> list[Members]:
     """The members of the bundles that are damaged; the small one more often."""
-    large = [members_of(skip_bundle()), members_of(masked_bundle())]
+    large = [members_of(skip_bundle()), members_of(masked_bundle()), members_of(energy_bundle())]
     return [members_of(picture_bundle())] * 4 + large
 
 
@@ -118,6 +120,7 @@ class Mutator:
             self._manifest_value,
             self._graph_value,
             self._model_fields,
+            self._table_value,
         )
 
     def case(self, number: int) -> tuple[str, bytes]:
@@ -194,8 +197,11 @@ class Mutator:
         for _ in range(rng.randint(1, 2)):
             change_json(rng, value["graph"])
         try:
-            graph = decode_graph(value["graph"], "graph", DEFAULT_LIMITS, value["version"])
-            value["certificate"] = certificate_to_json(checked_certificate(graph, place=""))
+            version = value["version"]
+            graph = decode_graph(value["graph"], "graph", DEFAULT_LIMITS, version)
+            value["certificate"] = certificate_to_json(
+                checked_certificate(graph, place=""), version
+            )
         except DynrtError:
             pass
         members[MANIFEST] = _dump(value)
@@ -204,8 +210,15 @@ class Mutator:
     def _model_fields(self, rng: random.Random) -> bytes:
         """One protobuf field changed, with lengths and hashes that are right."""
         members = dict(rng.choice(self._bases))
-        path = rng.choice([p for p in members if p != MANIFEST])
+        path = rng.choice([p for p in members if p.endswith(".onnx")])
         members[path] = change_protobuf(rng, members[path])
+        return _packed(members)
+
+    def _table_value(self, rng: random.Random) -> bytes:
+        """A changed layer or count table, with a hash that is right."""
+        members = dict(self._bases[-1])
+        path = rng.choice(_TABLES)
+        members[path] = damaged_table(rng, members[path])
         return _packed(members)
 
 
@@ -237,6 +250,14 @@ def damaged(rng: random.Random, data: bytes, other: bytes) -> bytes:
         else:
             out[i:j] = bytes(j - i)
     return bytes(out)
+
+
+def damaged_table(rng: random.Random, raw: bytes) -> bytes:
+    """A layer or count table with one or two changes of its value."""
+    value = json.loads(raw)
+    for _ in range(rng.choice((1, 1, 2))):
+        change_json(rng, value)
+    return _dump(value)
 
 
 def change_json(rng: random.Random, value: Any) -> None:

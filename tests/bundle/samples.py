@@ -10,7 +10,16 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from dynrt.bundle import Bundle, Preprocessing, build_bundle
+from dynrt.bundle.versions import TABLES_SINCE, version_of
 from dynrt.ir.cost import Cost
+from dynrt.ir.counts import (
+    AccessCounts,
+    CountTable,
+    EnergySource,
+    Gap,
+    NodeCounts,
+    TypedCounts,
+)
 from dynrt.ir.graph import (
     Accept,
     Argmax,
@@ -23,11 +32,13 @@ from dynrt.ir.graph import (
     Exit,
     Graph,
     InputNode,
+    Node,
     Port,
     PortRef,
     TensorType,
     Threshold,
 )
+from dynrt.ir.layers import ConvLayer, GemmLayer, Layer, PassLayer, UnmodelledLayer
 
 ELEMENT = {
     "float32": TensorProto.FLOAT,
@@ -246,3 +257,163 @@ def masked_bundle() -> Bundle:
     """The first, with a channel mask: version 2 of the format."""
     graph = masked(skip_graph())
     return build_bundle(name="masked", graph=graph, models=models_of(graph))
+
+
+#: 7x9 without padding, kernel 3x2, stride 2x1, dilation 1x2, uneven padding: rows
+#: (7 + 1 + 0 - 3) // 2 + 1 = 3, columns (9 + 0 + 2 - 3) // 1 + 1 = 9.
+CONV = ConvLayer(
+    name="/stem/Conv",
+    op="Conv",
+    dtype="float32",
+    in_h=7,
+    in_w=9,
+    out_h=3,
+    out_w=9,
+    channels=4,
+    filters=6,
+    groups=2,
+    kernel_h=3,
+    kernel_w=2,
+    stride_h=2,
+    dilation_w=2,
+    pad_top=1,
+    pad_right=2,
+)
+SOURCE = EnergySource(
+    table="made-up", hardware="tiny", policy="corrected", backend="analytic 1", unit="J"
+)
+
+
+def layers_of(graph: Graph) -> dict[str, tuple[Layer, ...]]:
+    """A layer table with every kind of layer."""
+    last = (GemmLayer(name="fc", op="Gemm", dtype="int8", m=1, k=6, n=4),)
+    rows: dict[str, tuple[Layer, ...]] = {
+        "stem": (
+            CONV,
+            PassLayer(
+                name="/relu",
+                op="Relu",
+                dtype="float32",
+                reads_words=162,
+                writes_words=162,
+                operations=162,
+                fused=True,
+            ),
+        ),
+        "gate": (replace(last[0], m=3, repeat=2),),
+        "block": (
+            UnmodelledLayer(name="top", op="TopK", macs=0, bytes_moved=None, reason="sorts"),
+        ),
+        "dummy": (),
+        "extra": (UnmodelledLayer(name="", op="Conv", macs=9, bytes_moved=64, reason="3 axes"),),
+        "thin": (
+            replace(CONV, name="a", masked="filters"),
+            PassLayer(
+                name="b",
+                op="Mul",
+                dtype="float16",
+                reads_words=8,
+                writes_words=6,
+                view=True,
+                masked="words",
+            ),
+            GemmLayer(name="c", op="MatMul", dtype="float32", m=2, k=6, n=5, masked="channels"),
+        ),
+    }
+    return {name: rows.get(name, last) for name in models_of(graph)}
+
+
+def counts_of(graph: Graph) -> CountTable:
+    """A count table with several number formats, gaps and kept groups."""
+    counts = AccessCounts(macs=12, cycles=34, pe_cycles=56, dram_ofmap_writes=2**63 - 1)
+    plain = (
+        TypedCounts(dtype="float32", counts=counts),
+        TypedCounts(dtype="int8", counts=AccessCounts(hops_ofmap=7)),
+    )
+    gaps = (
+        Gap(op="TopK", count=2, macs=0, bytes_moved=None, reason="sorts"),
+        Gap(op="Conv", count=1, macs=9, bytes_moved=64, reason="3 axes"),
+    )
+    rows = {
+        "stem": NodeCounts(typed=plain),
+        "dummy": NodeCounts(typed=()),
+        "extra": NodeCounts(typed=(), gaps=gaps),
+        "thin": NodeCounts(typed=plain, kept=((), plain[:1], plain)),
+    }
+    return CountTable(
+        hardware={"name": "tiny", "rows": 2, "clock_hz": 1.5e6, "notes": ["a", {"b": None}]},
+        policy="corrected",
+        backend="analytic 1",
+        nodes={name: rows.get(name, NodeCounts(typed=plain[:1])) for name in models_of(graph)},
+    )
+
+
+def with_kept(graph: Graph, **kept: tuple[int, ...]) -> Graph:
+    """``graph`` with energies by kept groups in the node ``thin``."""
+    node = graph.by_name["thin"]
+    assert isinstance(node, ComputeNode)
+    assert node.mask is not None
+    changed = replace(node, mask=replace(node.mask, **kept))  # type: ignore[arg-type]
+    return replace(graph, nodes=tuple(changed if n is node else n for n in graph.nodes))
+
+
+def normalised(graph: Graph) -> Graph:
+    """``graph`` with its femtojoules as thousandths of MAC-equivalents."""
+    nodes = [
+        replace(n, cost=Cost(macs=n.cost.macs, milli_mac_equivalents=n.cost.femtojoules))
+        if isinstance(n, ComputeNode | Exit)
+        else n
+        for n in graph.nodes
+    ]
+    return replace(graph, nodes=tuple(nodes))
+
+
+def in_one_unit(graph: Graph, unit: str) -> tuple[Graph, EnergySource | None]:
+    """``graph`` with energies in no other unit, and their source if version 3 needs one."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if isinstance(node, ComputeNode | Exit):
+            node = replace(node, cost=_cost_in(node.cost, unit))
+        if isinstance(node, ComputeNode) and node.mask is not None:
+            if unit == "J":
+                mask = replace(node.mask, kept_milli_mac_equivalents=())
+            else:
+                mask = replace(node.mask, kept_femtojoules=())
+            node = replace(node, mask=mask)
+        nodes.append(node)
+    graph = replace(graph, nodes=tuple(nodes))
+    source = replace(SOURCE, unit=unit) if version_of(graph) >= TABLES_SINCE else None
+    return graph, source
+
+
+def _cost_in(cost: Cost, unit: str) -> Cost:
+    if unit == "J":
+        return replace(cost, milli_mac_equivalents=None)
+    return replace(cost, femtojoules=None)
+
+
+@cache
+def energy_bundle() -> Bundle:
+    """Layers, counts, energies with their source, by kept groups too: version 3 of the format."""
+    graph = with_kept(masked(skip_graph()), kept_femtojoules=(100, 1200, 900))
+    return build_bundle(
+        name="energy",
+        graph=graph,
+        models=models_of(graph),
+        layers=layers_of(graph),
+        counts=counts_of(graph),
+        energy=SOURCE,
+    )
+
+
+@cache
+def normalised_bundle() -> Bundle:
+    """Energies in MAC-equivalents, no table: version 3 of the format."""
+    graph = normalised(masked(skip_graph()))
+    graph = with_kept(graph, kept_milli_mac_equivalents=(0, 1, 1200))
+    return build_bundle(
+        name="normalised",
+        graph=graph,
+        models=models_of(graph),
+        energy=replace(SOURCE, unit="MACeq"),
+    )

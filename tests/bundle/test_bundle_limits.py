@@ -6,7 +6,7 @@ import dataclasses
 import io
 import re
 import tracemalloc
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,22 @@ from onnx import TensorProto, helper, load_model_from_string
 
 from dynrt.bundle import Bundle, Limits, build_bundle, read_bundle, write_bundle
 from dynrt.bundle.archive import ArchiveMembers, encode_archive
+from dynrt.bundle.layer_json import decode_layers
 from dynrt.bundle.manifest import decode_manifest
+from dynrt.bundle.names import TABLES
 from dynrt.bundle.reader import read_members
 from dynrt.errors import BundleError, BundleSizeError, ManifestError
 from tests.bundle.hostile import MANIFEST, Members, hostile_bundles, members_of
-from tests.bundle.samples import masked, models_of, skip_bundle, skip_graph
+from tests.bundle.samples import (
+    SOURCE,
+    counts_of,
+    layers_of,
+    masked,
+    models_of,
+    skip_bundle,
+    skip_graph,
+)
+from tests.bundle.test_hostile_bundles import read_all
 
 FIELDS = [f.name for f in dataclasses.fields(Limits)]
 DEFAULTS = Limits()
@@ -26,7 +37,7 @@ DEFAULTS = Limits()
 
 @cache
 def busy_bundle() -> Bundle:
-    """The good bundle with an ``If`` in a model and notes on it, so that all limits are in use."""
+    """The good bundle with an ``If`` in a model, notes on it and tables: all limits are in use."""
     graph = masked(skip_graph())
     models = models_of(graph)
     model = load_model_from_string(models["stem"])
@@ -52,6 +63,9 @@ def busy_bundle() -> Bundle:
         labels=good.labels,
         card=good.card,
         provenance=good.provenance,
+        layers=layers_of(graph),
+        counts=counts_of(graph),
+        energy=SOURCE,
     )
 
 
@@ -65,7 +79,11 @@ def _reads(field: str, value: int) -> bool:
     data, _ = _file()
     limits = dataclasses.replace(DEFAULTS, **{field: value})
     try:
-        read_members(ArchiveMembers(io.BytesIO(data), len(data), limits=limits), limits=limits)
+        read = read_members(
+            ArchiveMembers(io.BytesIO(data), len(data), limits=limits), limits=limits
+        )
+        assert read.layers == busy_bundle().layers
+        assert read.counts == busy_bundle().counts
     except BundleSizeError as exc:
         assert f"the limit is {value} " in str(exc)  # noqa: PT017 - the search goes on
         return False
@@ -104,14 +122,16 @@ def test_each_limit_bites(field: str) -> None:
         "tensor_bytes": 2 * 3 * 4,
         "constant_bytes": 2 * 3 * 4 + 4 + 8,  # the default of an edge, and the parameters
         "labels": 4,
-        "name_chars": len("accuracy"),
-        "text_chars": len("two\nlines"),
-        "card_depth": 2,
-        "card_bytes": len('{"accuracy":{"exit1":0.5,"final":0.75},"data":"random","seeds":[1,2]}'),
+        "name_chars": len("analytic 1"),
+        "text_chars": len("/stem/Conv"),
+        "card_depth": 3,
+        "card_bytes": len('{"clock_hz":1500000.0,"name":"tiny","notes":["a",{"b":null}],"rows":2}'),
+        "table_bytes": max(len(members[p]) for p in TABLES),
+        "layers": 2 + 1 + 1 + 0 + 1 + 3 + 1 + 1,
         "onnx_depth": 1,
         "onnx_text_bytes": len("distances_value"),
     }
-    assert field in known or field in ("json_values", "onnx_fields")
+    assert field in known or field in ("json_values", "table_values", "onnx_fields")
     assert least == known.get(field, least)
 
 
@@ -145,11 +165,12 @@ def test_bombs_are_refused_before_they_take_memory(hostile: object, tmp_path: Pa
     tracemalloc.start()
     try:
         with pytest.raises(BundleError):
-            read_bundle(path)
+            read_all(path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     # the manifest as bytes, as text (up to 4 bytes a character) and as values, and the constants
+    # (a table: twice the manifest)
     assert peak < 6 * DEFAULTS.manifest_bytes + 3 * DEFAULTS.constant_bytes
 
 
@@ -161,21 +182,25 @@ def test_the_published_table_is_the_defaults() -> None:
     assert table == dataclasses.asdict(DEFAULTS)
 
 
+@pytest.mark.parametrize("table", [False, True], ids=["manifest", "table"])
 @pytest.mark.parametrize("piece", ["[],", "{},", '{"a":0},', '"é",', '{"":[0]},', "1.5,"])
-def test_values_at_the_limit_take_little_memory(piece: str) -> None:
+def test_values_at_the_limit_take_little_memory(piece: str, table: bool) -> None:
     """The dearest manifest by kind of value, at a tenth of the limits on bytes and values."""
-    limits = Limits(
-        json_values=DEFAULTS.json_values // 10, manifest_bytes=DEFAULTS.manifest_bytes // 10
-    )
+    values, size = DEFAULTS.json_values // 10, DEFAULTS.manifest_bytes // 10
+    limits = Limits(json_values=values, manifest_bytes=size)
+    if table:
+        values, size = DEFAULTS.table_values // 10, DEFAULTS.table_bytes // 10
+        limits = Limits(table_values=values, table_bytes=size)
     each = sum(piece.count(c) for c in ",:[]{}")
-    by_values = (limits.json_values - 2) // each if each else limits.json_values
-    count = min(by_values, (limits.manifest_bytes - 8) // len(piece.encode()))
+    by_values = (values - 2) // each if each else values
+    count = min(by_values, (size - 8) // len(piece.encode()))
     raw = ("[" + piece * count + "0]").encode()
+    decode = partial(decode_layers, graph=skip_graph()) if table else decode_manifest
     tracemalloc.start()
     try:
         with pytest.raises(ManifestError, match="expected an object"):
-            decode_manifest(raw, limits=limits)
+            decode(raw, limits=limits)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < (48 << 20) // 10
+    assert peak < (48 << 20) // 10 * (2 if table else 1)

@@ -84,13 +84,14 @@ HOSTILE: list[tuple[str, type[DynrtError], str, Callable[[Any], None]]] = [
         "unknown field 'mask'",
         lambda v: v.update(version=1),
     ),
+    ("kept energies in version 2", ManifestError, "unknown field", put("kept_femtojoules", [])),
     ("mask left out", ManifestError, "field 'mask' is missing", without_masks),
     ("version 2 for nothing", ManifestError, "nothing here needs version 2", nulls),
     (
-        "version 3",
+        "version 4",
         BundleVersionError,
-        "version: 3 is newer than 2",
-        lambda v: v.update(version=3),
+        "version: 4 is newer than 3",
+        lambda v: v.update(version=4),
     ),
     (
         "mask of an exit",

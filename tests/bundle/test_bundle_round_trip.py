@@ -45,7 +45,14 @@ from dynrt.ir.graph import (
     ScoreKind,
 )
 from tests.bundle.hostile import good_file, good_members, zip_of
-from tests.bundle.samples import models_of, picture_bundle, port, skip_bundle, skip_graph
+from tests.bundle.samples import (
+    in_one_unit,
+    models_of,
+    picture_bundle,
+    port,
+    skip_bundle,
+    skip_graph,
+)
 from tests.graphs import random_case
 
 VISIBLE = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=40).filter(
@@ -66,13 +73,15 @@ CARDS = st.dictionaries(
 @st.composite
 def bundles(draw: st.DrawFn) -> Bundle:
     """A random valid graph with models, a random card, name and provenance."""
-    graph = random_case(draw(st.integers(0, 2**32 - 1)), size=draw(st.integers(1, 8))).graph
+    case = random_case(draw(st.integers(0, 2**32 - 1)), size=draw(st.integers(1, 8))).graph
+    graph, energy = in_one_unit(case, draw(st.sampled_from(["J", "MACeq"])))
     return build_bundle(
         name=draw(VISIBLE.filter(lambda t: t.strip() != "")),
         graph=graph,
         models=models_of(graph),
         card=draw(CARDS),
         provenance=draw(st.dictionaries(VISIBLE, VISIBLE, max_size=3)),
+        energy=energy,
     )
 
 

@@ -21,7 +21,7 @@ def test_damaged_bundles_are_refused_or_read() -> None:
     assert summary.failures == []
     wanted = {"read", "ManifestError", "BundleModelError", "BundleArchiveError", "GraphError"}
     assert wanted <= set(summary.outcomes)
-    assert len(summary.kinds) == 8
+    assert len(summary.kinds) == 9
 
 
 def test_command_and_processes() -> None:

@@ -17,12 +17,18 @@ KINDS = hostile_bundles()
 CASE_S = 2 if sys.gettrace() is None else 20
 
 
+def read_all(path: Path) -> None:
+    """Read a bundle, and decode the tables that it keeps for later."""
+    bundle = read_bundle(path)
+    _ = bundle.layers, bundle.counts
+
+
 @pytest.mark.parametrize("hostile", KINDS, ids=[h.kind.replace(" ", "-") for h in KINDS])
 def test_hostile_bundle_is_refused(hostile: Hostile, tmp_path: Path) -> None:
     path = hostile.build(tmp_path)
     start_s, start_wall_s = time.process_time(), time.perf_counter()
     with pytest.raises((BundleError, GraphError)) as caught:
-        read_bundle(path)
+        read_all(path)
     assert time.process_time() - start_s < CASE_S
     assert (
         time.perf_counter() - start_wall_s < 20
