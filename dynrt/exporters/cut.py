@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from dynrt.bundle import Bundle, build_bundle
 from dynrt.errors import ExportError
 from dynrt.exporters.compare import TOLERANCES, largest_error
+from dynrt.exporters.layers import layer_table
 from dynrt.exporters.macs import count_macs
 from dynrt.exporters.onnx_node import probe_inputs, require_per_sample
 from dynrt.exporters.onnx_parts import Part, fresh_name, parts_of, port_names
@@ -110,6 +111,7 @@ def cut_onnx(
             "cuts": ", ".join(cuts),
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
         },
+        layers=layer_table(models, graph),
     )
 
 

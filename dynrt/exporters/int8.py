@@ -3,7 +3,8 @@
 Compute nodes work in integers and hand uint8 to one another; exits and the nodes that give scores,
 masks or gate states stay float and convert at their borders. Ports that an edge's default can
 exchange (skipped blocks) share one scale and zero point, so what is passed on unchanged stays
-right. Costs in multiply-accumulates stay what they are.
+right. Costs in multiply-accumulates stay what they are; modelled energies are those of the float
+network and are left out.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from dynrt.exporters.int8_borders import Borders, borders_of
 from dynrt.exporters.int8_emit import WeightBits, emit_float, emit_planned
 from dynrt.exporters.int8_observe import Batch, observed
 from dynrt.exporters.int8_ranges import Affine
+from dynrt.exporters.layers import layer_table
 from dynrt.exporters.onnx_node import probe_inputs
 from dynrt.exporters.session import run_model
+from dynrt.ir.cost import Cost
 from dynrt.ir.graph import (
     ComputeNode,
     Constant,
@@ -97,6 +100,7 @@ def quantise(
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,
         },
+        layers=layer_table(written, graph),
     )
 
 
@@ -158,9 +162,16 @@ def _retyped(graph: Graph, borders: Borders, affine: _Lookup) -> Graph:
     def retyped(node: Node) -> Node:
         if not isinstance(node, ComputeNode | Exit):
             return node
-        return replace(
-            node, inputs=ports(node.name, node.inputs), outputs=ports(node.name, node.outputs)
+        typed = replace(
+            node,
+            inputs=ports(node.name, node.inputs),
+            outputs=ports(node.name, node.outputs),
+            cost=Cost(macs=node.cost.macs),
         )
+        if isinstance(typed, ComputeNode) and typed.mask is not None:
+            mask = replace(typed.mask, kept_femtojoules=(), kept_milli_mac_equivalents=())
+            return replace(typed, mask=mask)
+        return typed
 
     def stored(edge: DataEdge) -> DataEdge:
         if edge.target not in borders.whole or not isinstance(edge.default, Constant):

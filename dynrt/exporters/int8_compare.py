@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from dynrt.bundle import Bundle, build_bundle
+from dynrt.bundle import Bundle, replace_parts
 from dynrt.errors import ExportError
 from dynrt.exporters.int8_observe import Batch, as_batch, run_everything
 from dynrt.ir.graph import Array, ControlNode, Exit, NodeId, PortRef
@@ -136,12 +136,8 @@ def with_report(bundle: Bundle, report: Int8Report) -> Bundle:
             "mean_flops": macs_to_flops(round(report.int8_mean_macs)),
             "measured_on": report.data,
         }
-    return build_bundle(
-        name=bundle.name,
-        graph=bundle.graph,
-        models=bundle.models,
-        labels=bundle.labels,
-        preprocessing=bundle.preprocessing,
+    return replace_parts(
+        bundle,
         card={**bundle.card, **own},
         provenance={**bundle.provenance, "int8": str(report)},
     )

@@ -11,8 +11,9 @@ import onnx
 import onnxruntime
 import torch
 
-from dynrt.bundle import Bundle, build_bundle
+from dynrt.bundle import Bundle, build_bundle, replace_parts
 from dynrt.errors import ExportError
+from dynrt.exporters.layers import layer_table
 from dynrt.exporters.macs import count_macs
 from dynrt.exporters.mask_macs import count_group_macs
 from dynrt.exporters.onnx_node import NodeExport, export_node, frozen_copy, output_ports
@@ -105,20 +106,13 @@ def lower(
         preprocessing=spec.preprocessing,
         card=spec.card,
         provenance={**made_by, **(provenance or {})},
+        layers=layer_table(draft.models, draft.graph),
     )
 
 
 def with_provenance(bundle: Bundle, entries: Mapping[str, str]) -> Bundle:
     """``bundle`` with more lines of provenance."""
-    return build_bundle(
-        name=bundle.name,
-        graph=bundle.graph,
-        models=bundle.models,
-        labels=bundle.labels,
-        preprocessing=bundle.preprocessing,
-        card=bundle.card,
-        provenance={**bundle.provenance, **entries},
-    )
+    return replace_parts(bundle, provenance={**bundle.provenance, **entries})
 
 
 def _typed_graph(spec: NetworkSpec) -> Graph:

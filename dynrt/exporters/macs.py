@@ -197,9 +197,9 @@ def count_macs(model: bytes | onnx.ModelProto, *, place: str) -> MacCount:
     layers: list[LayerMacs] = []
     unknown: dict[str, None] = {}
     for node in proto.graph.node:
-        formula = _FORMULAS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if formula is not None:
-            layers.append(LayerMacs(name=node.name, op=node.op_type, macs=formula(node, shapes)))
+        macs = macs_of(node, shapes)
+        if macs is not None:
+            layers.append(LayerMacs(name=node.name, op=node.op_type, macs=macs))
         elif node.op_type in _FREE and node.domain in ("", "ai.onnx"):
             continue
         elif any(name in constant and _real(shapes.get(name)) for name in node.input):
@@ -211,6 +211,17 @@ def count_macs(model: bytes | onnx.ModelProto, *, place: str) -> MacCount:
             unknown[node.op_type] = None
     total = sum(layer.macs for layer in layers)
     return MacCount(macs=total, layers=tuple(layers), unknown=tuple(unknown))
+
+
+def macs_of(node: onnx.NodeProto, shapes: Shapes) -> int | None:
+    """Multiply-accumulates of one operator; ``None`` for a kind that has no formula.
+
+    Raises:
+        ExportError: an ``Einsum`` that is not one plain product.
+        KeyError: a shape that the formula needs is not in ``shapes``.
+    """
+    formula = _FORMULAS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    return None if formula is None else formula(node, shapes)
 
 
 def _real(kind: TensorType | None) -> bool:

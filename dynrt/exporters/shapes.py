@@ -22,6 +22,14 @@ def shapes_at_batch_1(model: onnx.ModelProto, *, place: str) -> Mapping[str, Ten
     Raises:
         ExportError: a shape stays unknown.
     """
+    fixed = at_batch_1(model)
+    known = inferred(fixed, place=place)
+    missing = unknown_tensors(fixed, known)
+    return {**known, **measured(fixed, known, missing, place=place)} if missing else known
+
+
+def at_batch_1(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose inputs have a first axis of 1, where it is free, and which declares no more."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     initial = {t.name for t in fixed.graph.initializer}
@@ -33,8 +41,17 @@ def shapes_at_batch_1(model: onnx.ModelProto, *, place: str) -> Mapping[str, Ten
     for info in fixed.graph.output:
         info.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]
+    return fixed
+
+
+def inferred(fixed: onnx.ModelProto, *, place: str) -> dict[str, TensorType]:
+    """What ONNX's inference says of the tensors of a model without free axes.
+
+    Raises:
+        ExportError: shapes do not fit.
+    """
     try:
-        inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
+        model = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as exc:
         reason = str(exc).strip().splitlines()[0]
         raise ExportError(f"{place}: shapes do not fit: {reason}") from exc
@@ -42,16 +59,17 @@ def shapes_at_batch_1(model: onnx.ModelProto, *, place: str) -> Mapping[str, Ten
     for tensor in fixed.graph.initializer:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         known[tensor.name] = TensorType(dtype=dtype.name, shape=tuple(tensor.dims))
-    graph = inferred.graph
+    graph = model.graph
     for info in (*graph.input, *graph.value_info, *graph.output):
         kind = _complete(info)
         if kind is not None:
             known[info.name] = kind
-    made = [n for node in fixed.graph.node for n in node.output if n]
-    missing = [n for n in made if n not in known]
-    if missing:
-        known.update(_measured(fixed, known, missing, place))
     return known
+
+
+def unknown_tensors(fixed: onnx.ModelProto, known: Mapping[str, TensorType]) -> list[str]:
+    """What operators give and ``known`` lacks."""
+    return [n for node in fixed.graph.node for n in node.output if n and n not in known]
 
 
 def _complete(info: onnx.ValueInfoProto) -> TensorType | None:
@@ -64,9 +82,14 @@ def _complete(info: onnx.ValueInfoProto) -> TensorType | None:
     return TensorType(dtype=dtype.name, shape=tuple(d.dim_value for d in kind.shape.dim))
 
 
-def _measured(
-    fixed: onnx.ModelProto, known: Mapping[str, TensorType], missing: list[str], place: str
+def measured(
+    fixed: onnx.ModelProto, known: Mapping[str, TensorType], missing: list[str], *, place: str
 ) -> dict[str, TensorType]:
+    """The tensors ``missing`` as they come out when the model runs on zeros; no sequences.
+
+    Raises:
+        ExportError: onnxruntime cannot run it, or the type of an input is not known.
+    """
     probe = onnx.ModelProto()
     probe.CopyFrom(fixed)
     del probe.graph.output[:]
@@ -79,5 +102,9 @@ def _measured(
         if info.name not in known:
             raise ExportError(f"{place}: input {info.name!r} has an axis of unknown size")
         feeds[info.name] = np.zeros(known[info.name].shape, known[info.name].dtype)
-    values = run_model(probe.SerializeToString(), feeds, place=place)
-    return {k: TensorType(dtype=v.dtype.name, shape=v.shape) for k, v in values.items()}
+    values: Mapping[str, object] = run_model(probe.SerializeToString(), feeds, place=place)
+    return {
+        k: TensorType(dtype=v.dtype.name, shape=v.shape)
+        for k, v in values.items()
+        if isinstance(v, np.ndarray)
+    }
