@@ -16,8 +16,23 @@ from bench.bars import verdict
 from bench.row import Measurement, MissingError, Request, Row, UnfairError
 
 #: Module of each suite; it holds ``MEASUREMENTS``.
-SUITES = {"dispatch": "bench.dispatch", "peers": "bench.peers", "startup": "bench.startup"}
-_PACKAGES = ("dynrt", "numpy", "onnx", "onnxruntime", "torch", "openvino", "ncnn", "pnnx")
+SUITES = {
+    "dispatch": "bench.dispatch",
+    "energy": "bench.energy",
+    "peers": "bench.peers",
+    "startup": "bench.startup",
+}
+_PACKAGES = (
+    "dynrt",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "openvino",
+    "ncnn",
+    "pnnx",
+    "scalesim",
+)
 
 
 def machine() -> dict[str, object]:

@@ -48,6 +48,11 @@ BARS: dict[str, Bar] = {
     "real_decisions_117M": Bar(bar=0.90, aim=0.95, at_least=True),
     "real_decisions_144M": Bar(bar=0.90, aim=0.95, at_least=True),
     "openvino_static": Bar(bar=1.6, aim=1.75, at_least=True),
+    "resnet74_speedup": Bar(bar=300, aim=300, at_least=True),
+    "imagenet_layer_speedup": Bar(bar=100, aim=100, at_least=True),
+    "resnet74_cold_s": Bar(bar=0.2, aim=0.1),
+    "resnet50_cold_s": Bar(bar=10, aim=5),
+    "resnet50_peak_mb": Bar(bar=1000, aim=500),
 }
 
 

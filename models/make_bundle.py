@@ -14,13 +14,16 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from dynrt.bundle import build_bundle, read_bundle, write_bundle
+from dynrt.bundle import read_bundle, replace_parts, write_bundle
 from dynrt.calibrate.datasets import load_dataset
 from dynrt.calibrate.pictures import prepare
 from dynrt.calibrate.policy_file import policy_json, with_thresholds
 from dynrt.calibrate.risk import for_risk
 from dynrt.calibrate.scores import ScoreTable, collect
 from dynrt.calibrate.simulate import simulate
+from dynrt.energy.costing import count_bundle, priced
+from dynrt.energy.hardware import load_hardware
+from dynrt.energy.tables import load_table
 from dynrt.exporters import export_network
 from dynrt.runtime.ort import OrtBackend
 from dynrt.train.package import CIFAR10_PREPROCESSING, network_spec
@@ -30,6 +33,8 @@ TARGET = HERE.parent / "dynrt" / "bundle" / "packaged" / "resnet38-ddi.dynrt"
 #: The default thresholds: with 95 % confidence less than one point worse than in full.
 RISK, CONFIDENCE = 0.01, 0.95
 PARITY_PICTURES = 256
+#: What its energies are modelled for; ``dynrt energy`` models others.
+HARDWARE, TABLE = "eyeriss", "horowitz-45nm"
 
 
 def exit_figures(table: ScoreTable, exits: tuple[str, ...]) -> dict[str, float]:
@@ -71,15 +76,9 @@ def main(data: str) -> None:
         "made_by": "python models/make_bundle.py cifar10:DIR",
         "limits": "32x32 pictures of ten classes; sure of itself on pictures of anything else too",
     }
-    bundle = build_bundle(
-        name=plain.name,
-        graph=with_thresholds(plain.graph, calibration),
-        models=plain.models,
-        labels=plain.labels,
-        preprocessing=plain.preprocessing,
-        card=card,
-        provenance=plain.provenance,
-    )
+    bundle = replace_parts(plain, graph=with_thresholds(plain.graph, calibration), card=card)
+    counts = count_bundle(bundle, load_hardware(HARDWARE))
+    bundle = priced(bundle, counts, load_table(TABLE))
     TARGET.parent.mkdir(exist_ok=True)
     write_bundle(bundle, TARGET, force=True)
     read_bundle(TARGET)

@@ -1,5 +1,6 @@
-"""The large counts: ``python -m tests.soak [graphs|budgets|compiled|bundles|cache|all] [--count N] [--seed S]``,
-and ``python -m tests.soak pictures --data cifar10:DIR``.
+"""The large counts: ``python -m tests.soak [graphs|budgets|joules|compiled|bundles|cache|all] [--count N] [--seed S]``,
+``python -m tests.soak pictures --data cifar10:DIR``, and ``python -m tests.soak energy`` (counts
+against the simulator; ``--help`` says more).
 
 Each soak prints one line with its count, seeds and findings, and exits with 1 if there are any.
 """
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from tests import soak_bundles, soak_cache, soak_pictures
+from tests import soak_bundles, soak_cache, soak_energy, soak_joules, soak_pictures
 from tests.oracle import compare, hard_budget
 from tests.soak_compiled import compare_compiled
 
@@ -21,6 +22,7 @@ CHUNK = 100
 COUNTS = {
     "graphs": 10_000,
     "budgets": 100_000,
+    "joules": 100_000,
     "compiled": 10_000,
     "bundles": 200_000,
     "cache": 1_000,
@@ -72,6 +74,8 @@ def soak(name: str, run: Callable[[int], tuple[int, list[str]]], count: int, see
 
 def main() -> int:
     """Run the soaks that the command line names."""
+    if sys.argv[1:2] == ["energy"]:
+        return soak_energy.run(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=[*COUNTS, "pictures", "all"])
     parser.add_argument("--count", type=int, help="cases instead of the usual count")
@@ -99,6 +103,15 @@ def main() -> int:
             lived = f"{told.loads} loads, {told.kills} kills"
             print(f"cache: {count} rounds, {lived}, {len(told.findings)} findings")
             found += len(told.findings)
+        elif name == "joules":
+            spent = soak_joules.main(count, args.seed)
+            print(
+                f"joules: {spent.runs} runs on the packaged network, {spent.refused} refused, "
+                f"exits {spent.exits}, {len(spent.findings)} findings"
+            )
+            for line in spent.findings[:5]:
+                print(line, file=sys.stderr)
+            found += len(spent.findings)
         elif name == "bundles":
             summary = soak_bundles.main(count, args.seed)
             print(f"bundles: {summary}")

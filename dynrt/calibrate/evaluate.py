@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,15 +16,18 @@ from dynrt.calibrate.pictures import prepare
 from dynrt.errors import BudgetError, CalibrationError
 from dynrt.ir.certificate import Certificate
 from dynrt.ir.cost import Budget
-from dynrt.units import FLOPS_PER_MAC, fj_to_j
+from dynrt.units import FLOPS_PER_MAC, fj_to_j, milli_to_mac_equivalents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dynrt.calibrate.datasets import Dataset
     from dynrt.runtime import Network, Result
 
 _NO_CAP = Budget()
+#: Energy costs of results, with the unit that people see and how to get there.
+_UNITS: Mapping[str, tuple[str, Callable[[int], float]]] = {
+    "femtojoules": ("J", fj_to_j),
+    "milli_mac_equivalents": ("MACeq", milli_to_mac_equivalents),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,9 @@ class EvaluationPoint:
         accuracy: a fraction.
         mean_flops: per input.
         max_flops: of the dearest input.
-        mean_joules: modelled energy per input, ``None`` without a table.
-        max_joules: of the dearest input, ``None`` without a table.
+        mean_energy: modelled energy per input in ``energy_unit``, ``None`` without a table.
+        max_energy: of the dearest input, ``None`` without a table.
+        energy_unit: ``J`` or ``MACeq``; ``None`` without a table.
         exits: inputs answered at each exit; every exit is named.
         stopped: answers that their exit's rule did not accept.
         forced: runs in which the budget settled or changed a decision, or stopped the run.
@@ -50,8 +54,9 @@ class EvaluationPoint:
     accuracy: float
     mean_flops: float
     max_flops: int
-    mean_joules: float | None
-    max_joules: float | None
+    mean_energy: float | None
+    max_energy: float | None
+    energy_unit: str | None
     exits: Mapping[str, int]
     stopped: int
     forced: int
@@ -65,8 +70,9 @@ class EvaluationPoint:
             "accuracy": self.accuracy,
             "mean_flops": self.mean_flops,
             "max_flops": self.max_flops,
-            "mean_joules": self.mean_joules,
-            "max_joules": self.max_joules,
+            "mean_energy": self.mean_energy,
+            "max_energy": self.max_energy,
+            "energy_unit": self.energy_unit,
             "exits": dict(self.exits),
             "stopped": self.stopped,
             "forced": self.forced,
@@ -83,6 +89,7 @@ class Evaluation:
         bundle_sha256: of its bundle.
         full_flops: of its dearest path.
         data: what it ran on, such as ``cifar10 test``.
+        energy_source: where the modelled energies come from; ``None`` if there are none.
         uncapped: the run under the thresholds in force, without a budget.
         points: one per budget, in the order asked for.
     """
@@ -91,6 +98,7 @@ class Evaluation:
     bundle_sha256: str
     full_flops: int
     data: str
+    energy_source: str | None
     uncapped: EvaluationPoint
     points: tuple[EvaluationPoint, ...]
 
@@ -105,7 +113,9 @@ class Evaluation:
             "accuracy": free.accuracy,
             "mean_flops": free.mean_flops,
             "max_flops": free.max_flops,
-            "mean_joules": free.mean_joules,
+            "mean_energy": free.mean_energy,
+            "energy_unit": free.energy_unit,
+            "energy_source": self.energy_source,
             "exits": dict(free.exits),
             "seconds": free.seconds,
             "points": [p.to_json() for p in self.points],
@@ -121,8 +131,7 @@ class _Tally:
     right: int = 0
     macs: int = 0
     max_macs: int = 0
-    femtojoules: int | None = 0
-    max_femtojoules: int = 0
+    energies: dict[str, list[int]] = field(default_factory=lambda: {n: [0, 0] for n in _UNITS})
     stopped: int = 0
     forced: int = 0
     seconds: float = 0.0
@@ -136,24 +145,28 @@ class _Tally:
         self.exits[result.exit] += 1
         self.stopped += not result.accepted
         self.forced += result.forced
-        if result.femtojoules is None or self.femtojoules is None:
-            self.femtojoules = None
-        else:
-            self.femtojoules += result.femtojoules
-            self.max_femtojoules = max(self.max_femtojoules, result.femtojoules)
+        for name in list(self.energies):
+            spent = getattr(result, name)
+            if spent is None:
+                del self.energies[name]
+            else:
+                total, most = self.energies[name]
+                self.energies[name] = [total + spent, max(most, spent)]
 
     def point(self) -> EvaluationPoint:
-        known = self.femtojoules is not None
+        mean = most = unit = None
+        for name, (total, dearest) in self.energies.items():
+            unit, to_unit = _UNITS[name]
+            mean, most = to_unit(total) / self.n, to_unit(dearest)
         return EvaluationPoint(
             budget=self.budget,
             n=self.n,
             accuracy=self.right / self.n,
             mean_flops=FLOPS_PER_MAC * self.macs / self.n,
             max_flops=FLOPS_PER_MAC * self.max_macs,
-            mean_joules=fj_to_j(self.femtojoules) / self.n
-            if self.femtojoules is not None
-            else None,
-            max_joules=fj_to_j(self.max_femtojoules) if known else None,
+            mean_energy=mean,
+            max_energy=most,
+            energy_unit=unit,
             exits=MappingProxyType(self.exits),
             stopped=self.stopped,
             forced=self.forced,
@@ -213,6 +226,7 @@ def evaluate(
         bundle_sha256=bundle.sha256,
         full_flops=FLOPS_PER_MAC * bundle.certificate.full_macs,
         data=dataset.source,
+        energy_source=None if bundle.energy is None else str(bundle.energy),
         uncapped=points[_NO_CAP],
         points=tuple(points[b or _NO_CAP] for b in budgets),
     )
@@ -245,13 +259,14 @@ def write_csv(path: Path, evaluation: Evaluation, *, force: bool = False) -> Non
         "accuracy",
         "mean_flops",
         "max_flops",
-        "mean_joules",
-        "max_joules",
+        "mean_energy",
+        "max_energy",
+        "energy_unit",
         "stopped",
         "forced",
         "seconds",
     ]
-    caps = ["flops", "joules", "seconds"]
+    caps = ["flops", "joules", "mac_equivalents", "seconds"]
     text = io.StringIO(newline="")
     out = csv.writer(text, lineterminator="\n")
     out.writerow([*(f"budget_{c}" for c in caps), *figures, *(f"exit_{e}" for e in exits)])
@@ -260,7 +275,7 @@ def write_csv(path: Path, evaluation: Evaluation, *, force: bool = False) -> Non
         budget, counts = record["budget"], record["exits"]
         out.writerow(
             [
-                *(_cell(budget[c]) for c in caps),
+                *(_cell(budget.get(c)) for c in caps),
                 *(_cell(record[f]) for f in figures),
                 *(counts[e] for e in exits),
             ]
@@ -268,6 +283,6 @@ def write_csv(path: Path, evaluation: Evaluation, *, force: bool = False) -> Non
     write_text(path, text.getvalue(), force=force)
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float | str | None) -> str:
     """A missing figure is an empty cell, never a zero."""
     return "" if value is None else str(value)

@@ -27,6 +27,7 @@ COMMANDS = {
     "calibrate": "Set thresholds for an accuracy, an average budget or a risk.",
     "eval": "Measure accuracy and cost on a data set, per budget.",
     "profile": "Measure where the time goes on this device.",
+    "energy": "Model energy on an accelerator, per node, level, exit and path.",
     "doctor": "Say what is installed, what works, and what to do about the rest.",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dynrt.bundle import Bundle, build_bundle, write_bundle
+from dynrt.bundle import Bundle, replace_parts, write_bundle
 from dynrt.calibrate.datasets import load_dataset
 from dynrt.calibrate.policy_file import policy_json, with_thresholds, write_policy
 from dynrt.calibrate.risk import for_risk
@@ -134,12 +134,9 @@ def _scores(bundle: Bundle, data: str, split: options.Split) -> ScoreTable:
 
 def calibrated_bundle(bundle: Bundle, calibration: Calibration) -> Bundle:
     """``bundle`` with new thresholds; its card says where they come from."""
-    return build_bundle(
-        name=bundle.name,
+    return replace_parts(
+        bundle,
         graph=with_thresholds(bundle.graph, calibration),
-        models=bundle.models,
-        labels=bundle.labels,
-        preprocessing=bundle.preprocessing,
         card={**bundle.card, "calibration": policy_json(calibration)},
         provenance={**bundle.provenance, "calibrated_from": bundle.sha256},
     )

@@ -13,6 +13,7 @@ from dynrt.calibrate.evaluate import Evaluation, EvaluationPoint, evaluate, swee
 from dynrt.calibrate.policy_file import read_policy
 from dynrt.cli import options
 from dynrt.cli.bundles import open_bundle
+from dynrt.cli.energies import Energy, table_option, with_table
 from dynrt.cli.progress import bar
 from dynrt.cli.text import budget_text, megaflops, table, to_json
 from dynrt.errors import CalibrationError, MissingExtraError, OutputExistsError
@@ -28,7 +29,7 @@ from dynrt.ir.cost import Budget
     "--budgets",
     callback=options.budgets,
     metavar="B,B,...",
-    help="Hard budgets to try: 58M,74M,117M,144M.",
+    help="Hard budgets to try: 58M,74M,117M,144M, or 2mJ.",
 )
 @click.option(
     "--sweep",
@@ -63,6 +64,7 @@ from dynrt.ir.cost import Budget
     type=click.Choice(["ddi"]),
     help="Draw a paper's figures in the same plot: DDI's table II.",
 )
+@table_option
 @options.force_option
 @options.json_option
 def command(
@@ -77,6 +79,7 @@ def command(
     csv_file: Path | None,
     plot_file: Path | None,
     beside: str | None,
+    table_name: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -90,7 +93,7 @@ def command(
             raise OutputExistsError(f"{out} exists; it is replaced only with --force")
     if plot_file is not None:
         _check_plot(plot_file)
-    found = open_bundle(bundle)
+    found = with_table(open_bundle(bundle), table_name)
     if found.preprocessing is None:
         raise CalibrationError(f"{found.name} takes no pictures (its bundle has no preprocessing)")
     asked = [*(budgets or ()), *(sweep(found.certificate, count) if count else ())]
@@ -136,21 +139,23 @@ def _check_plot(path: Path) -> None:
 
 def _page(result: Evaluation) -> str:
     points = [result.uncapped, *(p for p in result.points if p.budget.capped)]
-    with_energy = result.uncapped.mean_joules is not None
     titles = ["hard budget", "accuracy", "mean", "max MFLOPs", "stopped", "exits"]
     rows = [_row(point) for point in points]
-    if with_energy:
-        titles.insert(4, "mean J")
+    unit = result.uncapped.energy_unit
+    if unit is not None:
+        titles.insert(4, "mean energy")
         for row, point in zip(rows, points, strict=True):
-            row.insert(4, "" if point.mean_joules is None else f"{point.mean_joules:.3g}")
+            mean = point.mean_energy
+            row.insert(4, "" if mean is None else str(Energy(mean, unit)))
     right = range(1, len(titles) - 1)
-    return "\n".join(
-        [
-            f"{result.bundle} on {result.uncapped.n} pictures of {result.data}; "
-            f"the full network: {megaflops(result.full_flops)} MFLOPs",
-            table(titles, rows, right=tuple(right), elastic=len(titles) - 1),
-        ]
-    )
+    lines = [
+        f"{result.bundle} on {result.uncapped.n} pictures of {result.data}; "
+        f"the full network: {megaflops(result.full_flops)} MFLOPs",
+        table(titles, rows, right=tuple(right), elastic=len(titles) - 1),
+    ]
+    if result.energy_source is not None:
+        lines.append(f"energy: {result.energy_source}; modelled, not measured")
+    return "\n".join(lines)
 
 
 def _row(point: EvaluationPoint) -> list[str]:

@@ -11,11 +11,13 @@ import click
 from dynrt.bundle import Bundle
 from dynrt.cli.bundles import open_bundle
 from dynrt.cli.drawing import kind_of, to_dot, to_mermaid, to_svg
+from dynrt.cli.energies import Energy, as_energy, energy_of, energy_source, energy_unit
 from dynrt.cli.options import json_option
 from dynrt.cli.text import megaflops, table, to_json
+from dynrt.ir.certificate import exit_bounds
 from dynrt.ir.cost import Cost
 from dynrt.ir.graph import Argmax, Constant, ControlNode, DataEdge, Exit, InputNode, Node
-from dynrt.units import fj_to_j, macs_to_flops
+from dynrt.units import fj_to_j, macs_to_flops, milli_to_mac_equivalents
 
 _DRAWINGS: dict[str, Callable[..., str]] = {"svg": to_svg, "dot": to_dot, "mermaid": to_mermaid}
 
@@ -51,13 +53,35 @@ def _cost(node: Node) -> Cost | None:
     return None if isinstance(node, InputNode | ControlNode) else node.cost
 
 
-def _joules(femtojoules: int | None) -> float | None:
-    return None if femtojoules is None else fj_to_j(femtojoules)
+def _energy(femtojoules: int | None, milli_mac_equivalents: int | None) -> float | None:
+    energy = as_energy(femtojoules, milli_mac_equivalents)
+    return None if energy is None else energy.amount
+
+
+def _exit_energies(bundle: Bundle) -> dict[str, tuple[Energy, Energy]]:
+    """Least and most energy at each exit; nothing where energy is not modelled."""
+    unit = energy_unit(bundle)
+    if unit is None:
+        return {}
+    name = "femtojoules" if unit == "J" else "milli_mac_equivalents"
+    to_unit = fj_to_j if unit == "J" else milli_to_mac_equivalents
+    return {
+        exit_.name: (Energy(to_unit(exit_.cheapest), unit), Energy(to_unit(exit_.full), unit))
+        for exit_ in exit_bounds(bundle.graph, name)
+    }
+
+
+def _exit_record(energies: tuple[Energy, Energy] | None) -> dict[str, float]:
+    if energies is None:
+        return {}
+    return {"cheapest_energy": energies[0].amount, "full_energy": energies[1].amount}
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """The object of ``inspect --json``."""
+    """The object of ``inspect --json``; energies are null where they are not modelled."""
     certificate = bundle.certificate
+    unit, energies = energy_unit(bundle), _exit_energies(bundle)
+    layers, counts = bundle.layers, bundle.counts
     return {
         "name": bundle.name,
         "sha256": bundle.sha256,
@@ -75,6 +99,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                 "cheapest_flops": macs_to_flops(exit_.cheapest_macs),
                 "full_flops": macs_to_flops(exit_.full_macs),
             }
+            | _exit_record(energies.get(exit_.name))
             for exit_ in certificate.exits
         ],
         "combine": bundle.graph.combine.kind,
@@ -83,10 +108,22 @@ def describe(bundle: Bundle) -> dict[str, Any]:
             "exact": certificate.exact,
             "cheapest_macs": certificate.cheapest_macs,
             "full_macs": certificate.full_macs,
-            "cheapest_joules": _joules(certificate.cheapest_femtojoules),
-            "full_joules": _joules(certificate.full_femtojoules),
+            "cheapest_joules": _energy(certificate.cheapest_femtojoules, None),
+            "full_joules": _energy(certificate.full_femtojoules, None),
+            "cheapest_mac_equivalents": _energy(None, certificate.cheapest_milli_mac_equivalents),
+            "full_mac_equivalents": _energy(None, certificate.full_milli_mac_equivalents),
             "peak_tensor_bytes": certificate.peak_tensor_bytes,
         },
+        "operators": None if layers is None else sum(map(len, layers.values())),
+        "counts": None
+        if counts is None
+        else {
+            "hardware": counts.hardware.get("name"),
+            "policy": counts.policy,
+            "backend": counts.backend,
+        },
+        "energy_unit": unit,
+        "energy_source": None if unit is None else energy_source(bundle),
         "labels": list(bundle.labels),
         "preprocessing": _preprocessing(bundle),
         "card": bundle.card,
@@ -108,7 +145,7 @@ def _node(bundle: Bundle, node: Node) -> dict[str, Any]:
         "name": node.name,
         "kind": kind_of(node),
         "macs": 0 if cost is None else cost.macs,
-        "energy": None if cost is None else _joules(cost.femtojoules),
+        "energy": None if cost is None else _energy(cost.femtojoules, cost.milli_mac_equivalents),
         "inputs": {port.name: str(port.type) for port in node.inputs},
         "outputs": {port.name: str(port.type) for port in node.outputs},
     }
@@ -152,7 +189,7 @@ def page(bundle: Bundle) -> str:
     """The same for people."""
     certificate = bundle.certificate
     graph = bundle.graph
-    with_energy = certificate.full_femtojoules is not None
+    with_energy = energy_unit(bundle) is not None
     parts = [
         f"{bundle.name}  sha256 {bundle.sha256}",
         f"{len(graph.nodes)} nodes, {len(graph.data)} data edges, {len(graph.control)} control "
@@ -168,15 +205,31 @@ def page(bundle: Bundle) -> str:
         f"{' (exact)' if certificate.exact else ' (bounds)'}",
         f"memory: at most {certificate.peak_tensor_bytes} bytes of tensors at once",
     ]
+    parts.append(_tables(bundle))
     if with_energy:
-        parts.append(
-            f"energy: cheapest {fj_to_j(certificate.cheapest_femtojoules or 0):.3g} J, "
-            f"full {fj_to_j(certificate.full_femtojoules or 0):.3g} J"
+        cheapest = as_energy(
+            certificate.cheapest_femtojoules, certificate.cheapest_milli_mac_equivalents
         )
+        full = as_energy(certificate.full_femtojoules, certificate.full_milli_mac_equivalents)
+        parts.append(f"energy: cheapest {cheapest}, full {full} ({energy_source(bundle)})")
     if bundle.provenance:
         made = ", ".join(f"{key} {value}" for key, value in bundle.provenance.items())
         parts.append(f"made by: {made}")
     return "\n".join(parts)
+
+
+def _tables(bundle: Bundle) -> str:
+    """What the bundle carries for the energy model."""
+    layers, counts = bundle.layers, bundle.counts
+    if layers is None:
+        return "layers: no table, so that no energy can be modelled from this bundle"
+    operators = sum(map(len, layers.values()))
+    if counts is None:
+        return f"layers: {operators} operators, not counted yet (dynrt energy --write)"
+    return (
+        f"layers: {operators} operators, counted on {counts.hardware.get('name')} "
+        f"({counts.policy}) by {counts.backend}"
+    )
 
 
 def _node_table(bundle: Bundle, *, with_energy: bool) -> str:
@@ -196,17 +249,18 @@ def _node_table(bundle: Bundle, *, with_energy: bool) -> str:
             else "",
         ]
         if with_energy:
-            joules = None if cost is None else _joules(cost.femtojoules)
-            row.insert(3, "" if joules is None else f"{joules:.3g}")
+            energy = None if cost is None else energy_of(cost)
+            row.insert(3, "" if energy is None else str(energy))
         rows.append(row)
     titles = ["node", "kind", "MFLOPs", "rule", "takes", "sha256"]
     if with_energy:
-        titles.insert(3, "joules")
+        titles.insert(3, "energy")
     right = (2, 3) if with_energy else (2,)
     return table(titles, rows, right=right, elastic=titles.index("takes"))
 
 
 def _exit_table(bundle: Bundle) -> str:
+    energies = _exit_energies(bundle)
     rows = [
         [
             cost.name,
@@ -216,4 +270,9 @@ def _exit_table(bundle: Bundle) -> str:
         ]
         for cost in bundle.certificate.exits
     ]
-    return table(["exit", "cheapest", "full MFLOPs", "accepts"], rows, right=(1, 2))
+    titles = ["exit", "cheapest", "full MFLOPs", "accepts"]
+    for row in rows if energies else ():
+        row[3:3] = map(str, energies[row[0]])
+    if energies:
+        titles[3:3] = ["cheapest", "full energy"]
+    return table(titles, rows, right=range(1, len(titles) - 1))

@@ -9,6 +9,7 @@ import click
 
 from dynrt.bundle import Bundle
 from dynrt.cli import one_line, records
+from dynrt.cli.energies import energy_of, energy_source, energy_unit
 from dynrt.cli.text import WIDTH, Column, budget_text, heading, line, megaflops, short_path, to_json
 from dynrt.ir.cost import Budget
 from dynrt.runtime import Result
@@ -39,7 +40,7 @@ class TablePrinter:
         self._stopped = 0
         self._exits: Counter[str] = Counter()
         bundle = head.bundle
-        self._with_energy = bundle.certificate.full_femtojoules is not None
+        self._with_energy = energy_unit(bundle) is not None
         label = min(12, max((len(name) for name in bundle.labels), default=5))
         exit_ = min(12, max(len(name) for name in bundle.graph.exits) + 1)
         fixed = [
@@ -51,7 +52,7 @@ class TablePrinter:
             Column(title="ms", width=6, align="right"),
         ]
         if self._with_energy:
-            fixed.insert(5, Column(title="joules", width=8, align="right"))
+            fixed.insert(5, Column(title="energy", width=10, align="right"))
         taken = sum(column.width + 2 for column in fixed)
         self._columns = [*fixed, Column(title="path", width=max(8, WIDTH - taken))]
 
@@ -80,7 +81,8 @@ class TablePrinter:
             short_path(result.path),
         ]
         if self._with_energy:
-            cells.insert(5, "" if result.joules is None else f"{result.joules:.2e}")
+            energy = energy_of(result)
+            cells.insert(5, "" if energy is None else str(energy))
         click.echo(line(self._columns, cells))
 
     def __exit__(self, *_exc: object) -> None:
@@ -99,7 +101,9 @@ class TablePrinter:
         )
         if self._stopped:
             click.echo(f"* stopped there by the budget ({self._stopped} of {len(self._flops)})")
-        if not self._with_energy:
+        if self._with_energy:
+            click.echo(f"energy: {energy_source(self._head.bundle)}; modelled, not measured")
+        else:
             click.echo("energy: not modelled, this bundle carries no energy table")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dynrt.bundle import Bundle
+from dynrt.cli.energies import energy_of, energy_source
 from dynrt.ir.cost import Budget
 from dynrt.ir.trace import Step, Trace
 from dynrt.runtime import Result
-from dynrt.units import fj_to_j, ns_to_s
+from dynrt.units import ns_to_s
 
 
 def run_head(bundle: Bundle, *, mode: str, budget: Budget) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def run_head(bundle: Bundle, *, mode: str, budget: Budget) -> dict[str, Any]:
 
 def result_record(name: str, result: Result, bundle: Bundle) -> dict[str, Any]:
     """One entry of ``results`` of ``run --json``; energy that is not known is null."""
-    joules = None if result.femtojoules is None else fj_to_j(result.femtojoules)
+    energy = energy_of(result)
     return {
         "input": name,
         "label": result.label,
@@ -33,19 +34,14 @@ def result_record(name: str, result: Result, bundle: Bundle) -> dict[str, Any]:
         "forced": result.forced,
         "flops": result.flops,
         "macs": result.macs,
-        "energy": joules,
-        "energy_unit": "J",
-        "energy_source": None if joules is None else energy_source(bundle),
+        "energy": None if energy is None else energy.amount,
+        "energy_unit": "J" if energy is None else energy.unit,
+        "energy_source": None if energy is None else energy_source(bundle),
         "seconds": result.seconds,
         "path": list(result.path),
         "skipped": list(result.skipped),
         "output": result.answer,
     }
-
-
-def energy_source(bundle: Bundle) -> str:
-    """Where the bundle's joules come from."""
-    return f"modelled:{bundle.provenance.get('energy_table', bundle.name)}"
 
 
 def trace_record(name: str, result: Result, trace: Trace) -> dict[str, Any]:
@@ -54,6 +50,7 @@ def trace_record(name: str, result: Result, trace: Trace) -> dict[str, Any]:
         "input": name,
         "exit": result.exit,
         "macs": trace.macs,
+        "energy_source": None if energy_of(result) is None else result.energy_source,
         "budget": result.budget.to_json(),
         "steps": [_step(step) for step in trace.steps],
     }
@@ -61,13 +58,14 @@ def trace_record(name: str, result: Result, trace: Trace) -> dict[str, Any]:
 
 def _step(step: Step) -> dict[str, Any]:
     cost = step.cost
+    energy = energy_of(cost)
     return {
         "node": step.node,
         "kind": step.kind,
         "ran": step.ran,
         "reason": step.reason,
         "macs": cost.macs,
-        "energy": None if cost.femtojoules is None else fj_to_j(cost.femtojoules),
+        "energy": None if energy is None else energy.amount,
         "scores": step.scores,
         "thresholds": step.thresholds,
         "actions": step.actions,

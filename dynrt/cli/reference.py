@@ -10,8 +10,7 @@ from typing import Self
 
 from dynrt.bundle import Bundle
 from dynrt.errors import BudgetError
-from dynrt.ir.cost import ZERO_COST, Cost
-from dynrt.ir.graph import Array, ComputeNode, Exit, NodeId
+from dynrt.ir.graph import Array, ComputeNode, NodeId
 from dynrt.ir.reference import interpret
 from dynrt.ir.rules import softmax
 from dynrt.runtime import Backend, Network, Policy, Result
@@ -65,7 +64,7 @@ class ReferenceNetwork:
             raise BudgetError("the reference mode records no trace")
         began = time.perf_counter()
         policy, graph = self.policy, self.bundle.graph
-        if policy.budget.joules is not None:
+        if policy.budget.joules is not None or policy.budget.mac_equivalents is not None:
             self._network.cheapest(policy.budget)  # refuses where energy is not known
         came = interpret(
             graph,
@@ -88,7 +87,9 @@ class ReferenceNetwork:
             accepted=came.accepted,
             forced=came.forced,
             macs=came.macs,
-            femtojoules=self._total(came.path).femtojoules,
+            energy_source=None if self.bundle.energy is None else str(self.bundle.energy),
+            femtojoules=came.cost.femtojoules,
+            milli_mac_equivalents=came.cost.milli_mac_equivalents,
             seconds=time.perf_counter() - began,
             late=False,
             path=came.path,
@@ -98,14 +99,6 @@ class ReferenceNetwork:
             budget=policy.budget,
             thresholds=MappingProxyType(dict(policy.thresholds)),
         )
-
-    def _total(self, path: tuple[NodeId, ...]) -> Cost:
-        total = ZERO_COST
-        for name in path:
-            node = self.bundle.graph.by_name[name]
-            if isinstance(node, ComputeNode | Exit):
-                total = total + node.cost
-        return total
 
     def run_batch(self, inputs: Mapping[str, Array], *, trace: bool = False) -> list[Result]:
         """Answer each input of a batch by itself."""

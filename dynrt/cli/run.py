@@ -17,6 +17,7 @@ import dynrt
 from dynrt.bundle import Bundle
 from dynrt.cli import demo, inputs, one_line, options, records
 from dynrt.cli.bundles import names_bundle, open_bundle
+from dynrt.cli.energies import table_option, with_table
 from dynrt.cli.printers import Head, JsonPrinter, TablePrinter
 from dynrt.cli.reference import ReferenceNetwork
 from dynrt.cli.text import to_json
@@ -34,7 +35,7 @@ Read = inputs.Sample | inputs.Unreadable
     "--budget",
     callback=options.budget,
     metavar="B",
-    help="Hard cap for each input: 100M (FLOPs), 50MMAC, 2mJ, 5ms.",
+    help="Hard cap for each input: 100M (FLOPs), 50MMAC, 2mJ, 300MMACeq, 5ms.",
 )
 @options.threshold_option
 @click.option(
@@ -67,6 +68,7 @@ Read = inputs.Sample | inputs.Unreadable
     help="compiled: for this device, once; portable: node by node; reference: slow and plain, it "
     "defines what the answer is.",
 )
+@table_option
 @options.json_option
 @click.pass_context
 def command(
@@ -78,6 +80,7 @@ def command(
     trace_file: Path | None,
     batch: int,
     mode: str,
+    table_name: str | None,
     as_json: bool,
 ) -> None:
     """Classify each INPUT under a hard budget.
@@ -89,7 +92,7 @@ def command(
     bundle_name, rest = split_names(names)
     if mode == "reference" and trace_file is not None:
         raise click.UsageError("--trace needs --mode compiled or portable")
-    bundle = open_bundle(bundle_name)
+    bundle = with_table(open_bundle(bundle_name), table_name)
     with open_network(bundle, mode=mode) as network, contextlib.ExitStack() as stack:
         network.set(
             budget=budget,

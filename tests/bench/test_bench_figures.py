@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import dispatch, peers, startup
+from bench import dispatch, energy, peers, startup
 from bench.bars import BARS, Bar, verdict
 from bench.blocks import mean_of, saving
 from bench.plot import plot_rows
@@ -46,6 +46,12 @@ DISPATCH = [
     "extra_rss_mb",
     "two_threads_half",
     "nodes_2000_over_100",
+]
+ENERGY = [
+    "resnet74_speedup",
+    "imagenet_layer_speedup",
+    "resnet74_cold_s",
+    "resnet50_cold_s",
 ]
 PEERS = ["openvino_static", "ort_static", "torch_eager", "torch_compile", "ncnn"]
 
@@ -150,10 +156,10 @@ def names(module: SimpleNamespace | object) -> list[str]:
 
 
 def test_suites_have_the_promised_rows_once_each() -> None:
-    for module, promised in ((dispatch, DISPATCH), (peers, PEERS)):
+    for module, promised in ((dispatch, DISPATCH), (peers, PEERS), (energy, ENERGY)):
         assert set(promised) <= set(names(module))
         assert len(names(module)) == len(set(names(module)))
-    assert set(BARS) <= {*names(dispatch), *names(peers)}
+    assert set(BARS) <= {*names(dispatch), *names(peers), *names(energy)}
     assert "import_ms" in names(startup)
 
 

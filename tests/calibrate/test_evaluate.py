@@ -67,7 +67,7 @@ def test_json_is_the_contract() -> None:
     assert first["budget"] == {"flops": 78, "joules": None, "seconds": None}
     assert (first["max_flops"], first["stopped"], first["forced"]) == (26, 1, 1)
     assert first["exits"] == {"exit1": 2, "exit2": 0}
-    assert (first["mean_joules"], first["max_joules"]) == (None, None)
+    assert (first["mean_energy"], first["energy_unit"]) == (None, None)
     assert value["points"][1]["stopped"] == 0
     assert told == [(i, 6) for i in range(1, 7)]
 
@@ -82,8 +82,8 @@ def test_energy_is_summed_where_it_is_known() -> None:
     )
     case = replace(case, graph=replace(case.graph, nodes=nodes))
     point = evaluate(network_of(case), pixels(np.array([1, 0]))).uncapped
-    assert point.max_joules == pytest.approx(40e-12)
-    assert point.mean_joules == pytest.approx((13e-12 + 40e-12) / 2)
+    assert point.max_energy == pytest.approx(40e-12)
+    assert point.mean_energy == pytest.approx((13e-12 + 40e-12) / 2)
 
 
 def test_csv_has_a_row_per_budget_and_empty_cells_for_what_is_unknown(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_csv_has_a_row_per_budget_and_empty_cells_for_what_is_unknown(tmp_path: 
     rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
     assert [r["budget_flops"] for r in rows] == ["", "40"]
     assert [r["max_flops"] for r in rows] == ["80", "26"]
-    assert rows[1]["mean_joules"] == ""
+    assert rows[1]["mean_energy"] == ""
     assert (rows[1]["exit_exit1"], rows[1]["exit_exit2"]) == ("2", "0")
     with pytest.raises(OutputExistsError):
         write_csv(path, found)

@@ -57,7 +57,7 @@ def test_eval_sweep_csv_and_table(invoke: Invoke, colours: Path, data: str, tmp_
     assert max(map(len, lines)) <= 100
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [r["budget_flops"] for r in rows] == ["", str(CHEAPEST), "6362", str(FULL)]
-    assert rows[0]["mean_joules"] == ""
+    assert rows[0]["mean_energy"] == ""
 
 
 def test_eval_draws_a_plot(
@@ -86,9 +86,9 @@ def test_eval_table_of_a_network_with_energy(invoke: Invoke, data: str, tmp_path
     result = invoke("eval", path, "--data", data, "--budgets", "0.7nJ")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert "mean J" in lines[1]
+    assert "mean energy" in lines[1]
     # every input stops at the first exit: 585 MACs of a picojoule each
-    assert "5.85e-10" in lines[3]
+    assert "585 pJ" in lines[3]
 
 
 def test_eval_takes_thresholds(ask: Ask, colours: Path, data: str) -> None:

@@ -70,8 +70,10 @@ def test_energy_in_joules(ask: Ask, invoke: Invoke, tmp_path: Path) -> None:
     assert shown["nodes"][1]["energy"] == pytest.approx(STEM_MACS * 1e-12)
     assert shown["certificate"]["full_joules"] == pytest.approx(FULL / 2 * 1e-12)
     page = invoke("inspect", path).stdout
-    assert "joules" in page
-    assert "energy: cheapest 5.85e-10 J" in page
+    assert "energy: cheapest 585 pJ, full 5.78 nJ (modelled:unnamed table)" in page
+    assert [exit_["cheapest_energy"] for exit_ in shown["exits"]] == pytest.approx(
+        [exit_["cheapest_flops"] / 2 * 1e-12 for exit_ in shown["exits"]]
+    )
 
 
 def test_page_shows_nodes_exits_certificate(invoke: Invoke, colours: Path, gated: Path) -> None:

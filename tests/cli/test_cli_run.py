@@ -72,8 +72,8 @@ def test_energy_column_shows_joules(invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "energy.dynrt"
     write_bundle(colour_bundle(energy=True), path)
     shown = invoke("run", path, paint(tmp_path / "red.png", (255, 0, 0)))
-    assert "joules" in shown.stdout
-    assert "5.85e-10" in shown.stdout
+    assert "585 pJ" in shown.stdout
+    assert "energy: modelled:unnamed table; modelled, not measured" in shown.stdout
 
 
 @pytest.mark.parametrize("budget", [CHEAPEST, CHEAPEST + 2, FULL - 2, FULL, 10 * FULL])
