@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynrt.errors import DataError
+from dynrt.report.json_files import number, read_json
 
 _LIMIT_BYTES = 1 << 28
 
@@ -61,18 +60,7 @@ def read_energy_record(path: Path) -> EnergyRecord:
     Raises:
         DataError: the file is missing, no JSON, or no such record.
     """
-    try:
-        if path.stat().st_size > _LIMIT_BYTES:
-            raise DataError(f"{path}: over {_LIMIT_BYTES} bytes; this is no energy record")
-        text = path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: it cannot be read as text") from error
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: this is no JSON: {error}") from error
+    value = read_json(path, what="energy", limit_bytes=_LIMIT_BYTES)
     return parse_energy_record(value, place=str(path))
 
 
@@ -112,11 +100,11 @@ def _node(value: object, place: str) -> NodeEnergy:
     levels = _object(node.get("levels"), f"{place}: levels")
     made = NodeEnergy(
         name=name,
-        macs=int(_number(node, "macs", place)),
-        energy=_number(node, "energy", place),
-        low=_number(node, "low", place),
-        high=_number(node, "high", place),
-        levels={level: _number(levels, level, f"{place}: levels") for level in levels},
+        macs=int(number(node, "macs", place)),
+        energy=number(node, "energy", place),
+        low=number(node, "low", place),
+        high=number(node, "high", place),
+        levels={level: number(levels, level, f"{place}: levels") for level in levels},
     )
     if not made.low <= made.energy <= made.high:
         raise DataError(f"{place}: energy is not between low and high")
@@ -127,10 +115,3 @@ def _object(value: object, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{place} is no object")
     return value
-
-
-def _number(value: Mapping[str, Any], name: str, place: str) -> float:
-    found = value.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < math.inf:
-        raise DataError(f"{place}: {name} is {repr(found)[:40]}; a number is needed")
-    return found

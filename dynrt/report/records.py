@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dynrt.errors import DataError
+from dynrt.report.json_files import number, read_json
 
 _LIMIT_BYTES = 1 << 26
 
@@ -59,18 +58,7 @@ def read_record(path: Path) -> Record:
     Raises:
         DataError: the file is missing, no JSON, or no such record.
     """
-    try:
-        if path.stat().st_size > _LIMIT_BYTES:
-            raise DataError(f"{path}: over {_LIMIT_BYTES} bytes; this is no evaluation record")
-        text = path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: it cannot be read as text") from error
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: this is no JSON: {error}") from error
+    value = read_json(path, what="evaluation", limit_bytes=_LIMIT_BYTES)
     return parse_record(value, place=str(path))
 
 
@@ -92,8 +80,8 @@ def parse_record(value: object, *, place: str = "record") -> Record:
     return Record(
         name=name,
         data=value["data"],
-        n=int(_number(value, "n", place)),
-        full_flops=int(_number(value, "full_flops", place)),
+        n=int(number(value, "n", place)),
+        full_flops=int(number(value, "full_flops", place)),
         uncapped=_point({"budget": {"flops": None}} | value, place),
         points=tuple(_point(p, f"{place}: points[{i}]") for i, p in enumerate(points)),
     )
@@ -107,21 +95,14 @@ def _point(value: object, place: str) -> RecordPoint:
         raise DataError(f"{place}: budget.flops is missing")
     if not isinstance(exits, dict) or not exits or not all(type(v) is int for v in exits.values()):
         raise DataError(f"{place}: exits is no table of counts")
-    cap = None if budget["flops"] is None else int(_number(budget, "flops", place))
-    accuracy = _number(value, "accuracy", place)
+    cap = None if budget["flops"] is None else int(number(budget, "flops", place))
+    accuracy = number(value, "accuracy", place)
     if accuracy > 1:
         raise DataError(f"{place}: accuracy is {accuracy}; a fraction is needed")
     return RecordPoint(
         budget_flops=cap,
         accuracy=accuracy,
-        mean_flops=_number(value, "mean_flops", place),
-        max_flops=_number(value, "max_flops", place),
+        mean_flops=number(value, "mean_flops", place),
+        max_flops=number(value, "max_flops", place),
         exits=exits,
     )
-
-
-def _number(value: Mapping[str, Any], name: str, place: str) -> float:
-    found = value.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 1e300:
-        raise DataError(f"{place}: {name} is {found!r}; a number is needed")
-    return found
