@@ -180,10 +180,15 @@ def differences(pair: Pair, simulated: Outcome) -> list[str]:
     return found
 
 
-def require_simulator() -> None:
-    """Skip the test or module that calls it where SCALE-Sim is not installed; in CI that is a failure."""
-    if importlib.util.find_spec("scalesim") is not None:
+def require(module: str, extra: str) -> None:
+    """Skip the test or module that calls it where a package is not installed; in CI that fails."""
+    if importlib.util.find_spec(module) is not None:
         return
     if os.environ.get("CI"):
-        pytest.fail("scalesim is missing: CI installs dynrt[energy]", pytrace=False)
-    pytest.skip("scalesim is not installed (dynrt[energy])", allow_module_level=True)
+        pytest.fail(f"{module} is missing: CI installs dynrt[{extra}]", pytrace=False)
+    pytest.skip(f"{module} is not installed (dynrt[{extra}])", allow_module_level=True)
+
+
+def require_simulator() -> None:
+    """The same for SCALE-Sim."""
+    require("scalesim", "energy")

@@ -22,6 +22,7 @@ from dynrt.errors import EnergyError, HardwareError, MissingExtraError
 from dynrt.ir.graph import NodeId
 from dynrt.ir.layers import ConvLayer
 from tests.energy.sweeping import CONV, NETWORK, whole
+from tests.energy_cases import require
 
 EYERISS = load_hardware("eyeriss")
 TABLE = load_table("eyeriss-normalised")
@@ -235,6 +236,7 @@ print(json.dumps([same, still, said]))
 
 
 def test_a_ray_cluster_gives_the_same(tmp_path: Path) -> None:
+    require("ray", "ray")
     root = Path(__file__).parents[2]
     run = subprocess.run(
         [sys.executable, "-c", _ON_RAY],
