@@ -18,7 +18,10 @@ from dynrt.cli import demo, one_line
 from dynrt.cli.bundles import open_bundle
 from dynrt.cli.options import json_option
 from dynrt.cli.text import megaflops, table, to_json
-from dynrt.errors import BackendError, DynrtError
+from dynrt.energy.costing import count_bundle, priced
+from dynrt.energy.hardware import Hardware
+from dynrt.energy.tables import load_table
+from dynrt.errors import BackendError, DynrtError, EnergyError
 from dynrt.ir.graph import Array
 from dynrt.runtime import Result
 from dynrt.runtime.cache import (
@@ -39,6 +42,8 @@ PACKAGES = (
     ("pillow", "demo", "reads pictures"),
     ("scikit-image", "demo", "the demo photographs"),
     ("matplotlib", "report", "plots"),
+    ("scalesim", "energy", "counts by the simulator itself"),
+    ("ray", "ray", "sweeps on a cluster"),
     ("torch", "export", "makes bundles"),
     ("safetensors", "train", "training, checkpoints"),
 )
@@ -102,6 +107,7 @@ def command(ctx: click.Context, clear_cache: bool, as_json: bool) -> None:
         _try("bundles", _bundles, needed=True, mend="install dynrt again"),
         _try("run", _run, needed=True, mend="pip install --force-reinstall onnxruntime"),
         _try("cache", _cache, needed=False, mend="set DYNRT_CACHE to a folder of your own"),
+        _try("energy", _energy, needed=False, mend="install dynrt again"),
         _try("demo", _demo, needed=False, mend="pip install 'dynrt[demo]'"),
     ]
     if as_json:
@@ -193,6 +199,20 @@ def ramp(bundle: Bundle) -> dict[str, Array]:
         for node in bundle.graph.inputs()
         if node.param is None
     }
+
+
+def _energy() -> str:
+    """Counts and prices the default bundle again, and holds what it carries to that."""
+    bundle = open_bundle(None)
+    if bundle.counts is None or bundle.energy is None:
+        raise EnergyError(f"{bundle.name} carries no access counts")
+    hardware = Hardware.from_json(bundle.counts.hardware)
+    counts = count_bundle(bundle, hardware, policy=bundle.counts.policy)
+    if counts != bundle.counts:
+        raise EnergyError(f"{bundle.name}: its counts are not those of its layers")
+    if priced(bundle, counts, load_table(bundle.energy.table)).graph != bundle.graph:
+        raise EnergyError(f"{bundle.name}: its energies are not its counts times its table")
+    return f"{bundle.name}: counted and priced again, as the bundle says ({bundle.energy})"
 
 
 def _demo() -> str:

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dynrt
+from dynrt.bundle import Bundle, read_bundle, replace_parts, resolve, write_bundle
 from dynrt.cli.doctor import PACKAGES
+from dynrt.ir.graph import ComputeNode
 from dynrt.runtime import Network, Result, cache
 from tests.cli.colours import gated_bundle
 from tests.cli.conftest import Ask, Invoke
@@ -31,12 +34,43 @@ def test_a_sound_installation(ask: Ask, invoke: Invoke, packaged: Path) -> None:
     assert [p["name"] for p in told["packages"]] == [name for name, _, _ in PACKAGES]
     assert told["packages"][0]["version"] == importlib.metadata.version("numpy")
     assert [(c["name"], c["ok"]) for c in told["checks"]] == [
-        ("bundles", True), ("run", True), ("cache", True), ("demo", True),
+        ("bundles", True), ("run", True), ("cache", True), ("energy", False),
+        ("demo", True),
     ]  # fmt: skip
     page = invoke("doctor")
     assert page.exit_code == 0
     assert "run: works: colours: compiled, loaded in" in page.stdout
     assert "missing" not in page.stdout
+    assert "energy: not here: colours carries no access counts" in page.stdout
+
+
+def test_energies_are_counted_and_priced_again(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = read_bundle(resolve("resnet38-ddi"))
+    monkeypatch.setattr(dynrt.bundle.packaged, "_FOLDER", tmp_path)
+
+    def told(changed: Bundle) -> str:
+        write_bundle(changed, tmp_path / "resnet38-ddi.dynrt", force=True)
+        check = next(c for c in ask("doctor")["checks"] if c["name"] == "energy")
+        return f"{check['ok']}: {check['detail']}"
+
+    assert told(bundle).startswith("True: resnet38-ddi: counted and priced again")
+    counts = bundle.counts
+    assert counts is not None
+    other = replace(counts, policy="scalesim")  # says so, and was counted under another
+    assert told(replace_parts(bundle, counts=other)).startswith(
+        "False: resnet38-ddi: its counts are not those"
+    )
+    stem = next(n for n in bundle.graph.nodes if n.name == "stem")
+    assert isinstance(stem, ComputeNode)
+    assert stem.cost.femtojoules is not None
+    cheap = replace(stem, cost=replace(stem.cost, femtojoules=stem.cost.femtojoules - 1))
+    nodes = tuple(cheap if n.name == "stem" else n for n in bundle.graph.nodes)
+    graph = replace(bundle.graph, nodes=nodes)
+    assert told(replace_parts(bundle, graph=graph)).startswith(
+        "False: resnet38-ddi: its energies are not"
+    )
 
 
 def test_a_missing_extra_is_named(
