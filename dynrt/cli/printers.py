@@ -40,11 +40,12 @@ class TablePrinter:
         self._stopped = 0
         self._exits: Counter[str] = Counter()
         bundle = head.bundle
-        self._with_energy = energy_unit(bundle) is not None
+        unit = energy_unit(bundle)
+        self._with_energy = unit is not None
         label = min(12, max((len(name) for name in bundle.labels), default=5))
         exit_ = min(12, max(len(name) for name in bundle.graph.exits) + 1)
         fixed = [
-            Column(title="input", width=24, keep="end"),
+            Column(title="input", width=20, keep="end"),
             Column(title="label", width=max(5, label)),
             Column(title="score", width=5, align="right"),
             Column(title="exit", width=max(5, exit_)),
@@ -52,7 +53,7 @@ class TablePrinter:
             Column(title="ms", width=6, align="right"),
         ]
         if self._with_energy:
-            fixed.insert(5, Column(title="energy", width=10, align="right"))
+            fixed.insert(5, Column(title="energy", width=7 if unit == "J" else 10, align="right"))
         taken = sum(column.width + 2 for column in fixed)
         self._columns = [*fixed, Column(title="path", width=max(8, WIDTH - taken))]
 
