@@ -35,6 +35,10 @@ _READ_WORDS_PER_CYCLE = 10
 _DATAFLOWS = ("ws", "os", "is")
 
 
+class UnfinishedError(SimulatorError):
+    """A simulation ran out of time or memory, or its process died: no word on the layer itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
     """What is used of SCALE-Sim; it has no types."""
@@ -74,13 +78,17 @@ def simulate(layer: SimLayer, array: SystolicArray) -> SimCounts:
 
     Raises:
         MissingExtraError: the simulator is not installed (extra ``energy``).
-        SimulatorError: it failed on the layer, does not take it, or is not the release driven here.
+        SimulatorError: it failed on the layer, does not take it, or is not the release driven here;
+            ``UnfinishedError`` where memory was all that it lacked.
     """
     _require_possible(layer, array)
     library = load()
     try:
         with np.errstate(all="ignore"):
             return _run(library, layer, array)
+    except MemoryError as exc:
+        said = f"{place(layer, array)}: SCALE-Sim ran out of memory: {first_line(exc)}"
+        raise UnfinishedError(said) from None
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - a foreign library, whatever it raises
         raise SimulatorError(f"{place(layer, array)}: SCALE-Sim failed: {_reason(exc)}") from None
 
@@ -268,7 +276,5 @@ def _max(*values: Any) -> Any:
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, SystemExit):
         return f"it called exit({exc.code!r})"
-    if isinstance(exc, MemoryError):
-        return f"out of memory ({first_line(exc)})"
     assert isinstance(exc, Exception)  # noqa: S101 - SystemExit is the only other kind caught
     return f"{type(exc).__name__}: {first_line(exc)}"

@@ -20,16 +20,18 @@ from typing import Literal
 
 from dynrt.energy.array import SimCounts, SimLayer, SystolicArray
 from dynrt.energy.simulation_cache import SimulationCache, default_folder
-from dynrt.energy.simulator_driver import installed_version, load, place, simulate
+from dynrt.energy.simulator_driver import (
+    UnfinishedError,
+    installed_version,
+    load,
+    place,
+    simulate,
+)
 from dynrt.errors import CacheError, MissingExtraError, SimulatorError
 
 Pair = tuple[SimLayer, SystolicArray]
 Outcome = SimCounts | SimulatorError
 Results = Generator[tuple[Pair, Outcome], None, None]
-
-
-class UnfinishedError(SimulatorError):
-    """A simulation was ended, or its process died: it says nothing of the layer itself."""
 
 
 #: How long processes have to go by themselves before they are ended.
@@ -54,7 +56,7 @@ def simulate_many(
         timeout_s: a simulation that takes longer is ended and reported as ``UnfinishedError``; it
             is not kept, so the next call tries again.
         memory_bytes: of address space for a process, where the system can bound it: a simulation
-            that needs more is reported.
+            that needs more is reported as ``UnfinishedError``.
         progress: told how many distinct ones are done, out of how many.
         cache: folder of results; ``default`` for the usual one (see ``default_folder``), ``None``
             to keep nothing. The usual one is left alone if it cannot be used.
@@ -194,8 +196,8 @@ class _Pool:
         except (EOFError, OSError):
             yield from self._dead(worker)
             return
-        if worker.pair is None and isinstance(message, str):
-            raise SimulatorError(message)
+        if worker.pair is None and message is not None:
+            raise message
         pair, worker.pair, worker.until, worker.ready = worker.pair, None, None, True
         if self._waiting:
             worker.pair = self._waiting.popleft()
@@ -204,7 +206,7 @@ class _Pool:
             with contextlib.suppress(OSError):  # it died just now: its pipe will say so
                 worker.pipe.send(worker.pair)
         if pair is not None:
-            yield pair, SimulatorError(message) if isinstance(message, str) else message
+            yield pair, message
 
     def _late(self, worker: _Worker) -> Results:
         self._drop(worker)
@@ -254,16 +256,16 @@ def _work(pipe: Connection, memory_bytes: int | None) -> None:
         try:
             load()
         except (MissingExtraError, SimulatorError) as exc:
-            pipe.send(str(exc))
+            pipe.send(SimulatorError(str(exc)))
             return
         _bound(memory_bytes)
         pipe.send(None)
         while True:
             layer, array = pipe.recv()
             try:
-                answer: SimCounts | str = simulate(layer, array)
-            except (SimulatorError, MissingExtraError) as exc:
-                answer = str(exc)
+                answer: Outcome = simulate(layer, array)
+            except SimulatorError as exc:
+                answer = exc
             pipe.send(answer)
 
 

@@ -216,7 +216,7 @@ def test_a_crash_inside_names_layer_array_and_reason(
     ("raised", "said"),
     [
         (SystemExit(3), r"it called exit\(3\)"),
-        (MemoryError(), r"out of memory"),
+        (MemoryError(), r"words: SCALE-Sim ran out of memory: MemoryError$"),
         (RuntimeError("first\nsecond"), "RuntimeError: first$"),
     ],
 )

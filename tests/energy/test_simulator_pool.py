@@ -132,8 +132,8 @@ def test_one_that_needs_too_much_memory_is_reported() -> None:
         ARRAY,
     )
     results = simulate_many([huge, *_small(1)], workers=1, memory_bytes=1 << 30, cache=None)
-    assert "SCALE-Sim failed: out of memory" in str(results[0])
-    assert not isinstance(results[0], UnfinishedError)
+    assert "SCALE-Sim ran out of memory: Unable to allocate" in str(results[0])
+    assert isinstance(results[0], UnfinishedError)
     assert isinstance(results[1], SimCounts)
 
 
@@ -277,8 +277,8 @@ def test_a_process_answers_until_nobody_asks(worked: Callable[..., list[object]]
     ready, counts, refused = worked(pair, BAD)
     assert ready is None
     assert counts == simulate(*pair)
-    assert isinstance(refused, str)
-    assert "SCALE-Sim failed" in refused
+    assert isinstance(refused, SimulatorError)
+    assert "SCALE-Sim failed" in str(refused)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
@@ -290,13 +290,14 @@ def test_a_process_without_the_simulator_says_so(
 
     monkeypatch.setattr(simulator_pool, "load", missing)
     (said,) = worked(*_small(2))
-    assert said == "pandas is missing: pip install 'dynrt[energy]'"
+    assert isinstance(said, SimulatorError)
+    assert str(said) == "pandas is missing: pip install 'dynrt[energy]'"
 
 
 def test_what_a_process_says_before_it_is_ready_ends_the_call() -> None:
     pool = simulator_pool._Pool(deque(_small(1)), 1, None, None)
     ours, theirs = multiprocessing.Pipe()
-    theirs.send("pandas is missing")
+    theirs.send(SimulatorError("pandas is missing"))
     unused: Any = None
     worker = simulator_pool._Worker(process=unused, pipe=ours)
     with pytest.raises(SimulatorError, match="pandas is missing"), theirs, ours:
