@@ -166,5 +166,8 @@ def _step(
         return builder.add("lstm", size, made[operands[0]], h, c, w, r, b)
     if kind == "clip":
         return builder.add("clip", size, made[operands[0]], values=(-0.5, 1.5))
+    if kind == "sqrt":  # of a rounding error below zero it would be NaN, in one and not the other
+        kept = builder.add("clip", size, made[operands[0]], values=(0.0, 3e38))
+        return builder.add("sqrt", size, kept)
     name = "concat" if kind == "cat" else kind
     return builder.add(name, size, *(made[i] for i in operands))

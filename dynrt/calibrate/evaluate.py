@@ -12,11 +12,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dynrt.calibrate.files import write_text
-from dynrt.calibrate.pictures import prepare
-from dynrt.errors import BudgetError, CalibrationError
+from dynrt.calibrate.parallel import (
+    Batch,
+    Station,
+    bundle_of,
+    each_batch,
+    require_classes,
+    require_no_clock,
+)
+from dynrt.errors import BudgetError
 from dynrt.ir.certificate import Certificate
 from dynrt.ir.cost import Budget
 from dynrt.units import FLOPS_PER_MAC, fj_to_j, milli_to_mac_equivalents
+from dynrt.workers import HERE, Spread
 
 if TYPE_CHECKING:
     from dynrt.calibrate.datasets import Dataset
@@ -46,7 +54,7 @@ class EvaluationPoint:
         exits: inputs answered at each exit; every exit is named.
         stopped: answers that their exit's rule did not accept.
         forced: runs in which the budget settled or changed a decision, or stopped the run.
-        seconds: time of all runs together.
+        seconds: time of all runs together, added up over workers.
     """
 
     budget: Budget
@@ -153,6 +161,24 @@ class _Tally:
                 total, most = self.energies[name]
                 self.energies[name] = [total + spent, max(most, spent)]
 
+    def join(self, other: _Tally) -> None:
+        """Take in the sums of other inputs."""
+        self.n += other.n
+        self.right += other.right
+        self.macs += other.macs
+        self.max_macs = max(self.max_macs, other.max_macs)
+        self.stopped += other.stopped
+        self.forced += other.forced
+        self.seconds += other.seconds
+        for name, count in other.exits.items():
+            self.exits[name] += count
+        for name in list(self.energies):
+            if name not in other.energies:
+                del self.energies[name]
+                continue
+            (total, most), (more, dearest) = self.energies[name], other.energies[name]
+            self.energies[name] = [total + more, max(most, dearest)]
+
     def point(self) -> EvaluationPoint:
         mean = most = unit = None
         for name, (total, dearest) in self.energies.items():
@@ -180,46 +206,39 @@ def evaluate(
     *,
     budgets: Sequence[Budget | None] = (),
     batch: int = 250,
+    spread: Spread = HERE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Run every picture under every budget, and once without any.
 
-    The thresholds are those in force when it starts. Pictures are prepared once for all budgets.
+    The thresholds are those in force when it starts. All figures but the seconds are the same
+    wherever the work is done.
 
     Args:
         network: loaded from a bundle with preprocessing.
         dataset: labelled pictures.
         budgets: hard caps per input; ``None`` is the run without a cap.
         batch: pictures at a time.
+        spread: where: in this process, in several, or on a Ray cluster.
         progress: told how many runs are done, of how many.
 
     Raises:
-        CalibrationError: the network takes no pictures, or has too few classes.
+        CalibrationError: the network takes no pictures, or has too few classes; a worker died, or
+            the cluster is out of reach.
+        MissingExtraError: ray is not installed.
         BudgetRefusedError: a budget is below the cheapest answer.
         BackendError: a node failed.
     """
-    bundle = network.bundle
-    if bundle is None or bundle.preprocessing is None:
-        raise CalibrationError("this network takes no pictures (its bundle has no preprocessing)")
-    if bundle.labels and len(bundle.labels) < len(dataset.names):
-        raise CalibrationError(
-            f"{bundle.name} knows {len(bundle.labels)} classes; {dataset.source} has "
-            f"{len(dataset.names)}"
-        )
+    bundle = bundle_of(network)
+    require_classes(bundle, dataset)
     wanted = list(dict.fromkeys([_NO_CAP, *(b or _NO_CAP for b in budgets)]))
-    tallies = {b: _Tally(exits=dict.fromkeys(network.graph.exits, 0), budget=b) for b in wanted}
-    done = 0
-    for pictures, labels in dataset.batches(batch):
-        inputs = prepare(pictures, bundle.preprocessing)
-        for budget, tally in tallies.items():
-            began = time.perf_counter()
-            results = network.run_batch(inputs, budget=budget)
-            tally.seconds += time.perf_counter() - began
-            for result, label in zip(results, labels.tolist(), strict=True):
-                tally.add(result, label)
-            done += len(labels)
-            if progress is not None:
-                progress(done, len(dataset) * len(wanted))
+    require_no_clock(wanted, spread)
+    exits = dict.fromkeys(network.graph.exits, 0)
+    tallies = {b: _Tally(exits=dict(exits), budget=b) for b in wanted}
+    for task, tally in each_batch(
+        network, _tallied, dataset, wanted, batch=batch, spread=spread, progress=progress
+    ):
+        tallies[task.asked].join(tally)
     points = {b: t.point() for b, t in tallies.items()}
     return Evaluation(
         bundle=bundle.name,
@@ -230,6 +249,18 @@ def evaluate(
         uncapped=points[_NO_CAP],
         points=tuple(points[b or _NO_CAP] for b in budgets),
     )
+
+
+def _tallied(station: Station, batch: Batch[Budget]) -> _Tally:
+    """One batch under one budget."""
+    network, inputs = station.network, station.inputs(batch)
+    tally = _Tally(exits=dict.fromkeys(network.graph.exits, 0), budget=batch.asked)
+    began = time.perf_counter()
+    results = network.run_batch(inputs, budget=batch.asked)
+    tally.seconds = time.perf_counter() - began
+    for result, label in zip(results, batch.labels.tolist(), strict=True):
+        tally.add(result, label)
+    return tally
 
 
 def sweep(certificate: Certificate, count: int) -> tuple[Budget, ...]:

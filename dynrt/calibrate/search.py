@@ -100,31 +100,39 @@ class Gates:
         wrong = ~table.correct
         self.wrong = [np.ascontiguousarray(wrong[:, i]) for i in self.index]
         self.last_wrong = np.ascontiguousarray(wrong[:, last])
-        self._macs: dict[tuple[bool, ...], tuple[list[int], int]] = {}
+        #: MACs up to each gate and to the last exit without heads: one figure, or one per input.
+        self.reach: list[Int] = [np.array(table.reach_macs[..., i]) for i in (*self.index, last)]
+        self._heads: dict[tuple[bool, ...], list[int]] = {}
 
-    def costs(self, bounds: tuple[float, ...]) -> tuple[list[int], int]:
-        """MACs of ending at each gate, and at the last exit, under ``bounds``."""
+    def heads(self, bounds: tuple[float, ...]) -> list[int]:
+        """MACs of all heads of a run that ends at each gate, and at the last exit."""
         key = tuple(b != _NEVER for b in bounds)
-        if key not in self._macs:
+        if key not in self._heads:
             asked = np.zeros(len(self.table.exits), np.bool_)
             asked[self.index] = key
-            macs = self.table.macs_with(asked)
-            self._macs[key] = [int(macs[i]) for i in self.index], int(macs[-1])
-        return self._macs[key]
+            heads = self.table.heads_with(asked)
+            self._heads[key] = [int(heads[i]) for i in (*self.index, -1)]
+        return self._heads[key]
+
+    def _total(self, place: int, ends: Bools, heads: list[int]) -> int:
+        """MACs of all inputs that end at a gate."""
+        count, reach = int(np.count_nonzero(ends)), self.reach[place]
+        body = int(reach[ends].sum()) if reach.ndim else count * int(reach)
+        return body + count * heads[place]
 
     def point(self, bounds: tuple[float, ...]) -> Point:
         """What ``bounds`` come to."""
-        at_gate, at_last = self.costs(bounds)
+        heads = self.heads(bounds)
         errors = macs = 0
         going = np.ones(len(self.table), np.bool_)
         for g, bound in enumerate(bounds):
             if bound != _NEVER:
                 ends = going & (self.scores[g] >= bound)
                 errors += int(np.count_nonzero(self.wrong[g] & ends))
-                macs += at_gate[g] * int(np.count_nonzero(ends))
+                macs += self._total(g, ends, heads)
                 going &= ~ends
         errors += int(np.count_nonzero(self.last_wrong & going))
-        macs += at_last * int(np.count_nonzero(going))
+        macs += self._total(-1, going, heads)
         return Point(bounds, errors, macs)
 
     def cuts(self, bounds: tuple[float, ...], gate: int) -> tuple[Floats, Int, Int]:
@@ -135,7 +143,7 @@ class Gates:
         """
         closed = (*bounds[:gate], _NEVER, *bounds[gate + 1 :])
         opened = (*bounds[:gate], 0.0, *bounds[gate + 1 :])
-        at_gate, at_last = self.costs(opened)
+        heads = self.heads(opened)
         shut = self.point(closed)
         reach = np.ones(len(self.table), np.bool_)
         for g in range(gate):
@@ -146,17 +154,18 @@ class Gates:
         if not ranked.size:
             return np.array([_NEVER]), np.array([shut.errors]), np.array([shut.macs])
         later_wrong = self.last_wrong[ranked]
-        later_macs = np.full(ranked.size, at_last, np.int64)
+        later_macs = np.full(ranked.size, heads[-1], np.int64) + self._ranked(-1, ranked)
         for g in range(len(bounds) - 1, gate, -1):
             if bounds[g] != _NEVER:
                 ends = self.scores[g][ranked] >= bounds[g]
                 later_wrong = np.where(ends, self.wrong[g][ranked], later_wrong)
-                later_macs[ends] = at_gate[g]
+                later_macs[ends] = self._ranked(g, ranked[ends]) + heads[g]
         head = int(self.table.head_macs[self.index[gate]])
         errors = shut.errors + np.cumsum(
             self.wrong[gate][ranked].astype(np.int64) - later_wrong.astype(np.int64)
         )
-        macs = shut.macs + head * ranked.size + np.cumsum(at_gate[gate] - later_macs)
+        here = self._ranked(gate, ranked) + heads[gate]
+        macs = shut.macs + head * ranked.size + np.cumsum(here - later_macs)
         scores = self.scores[gate][ranked]
         ends_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
         thresholds = _between(scores, self.scores[gate], ends_tie)
@@ -165,6 +174,12 @@ class Gates:
             np.concatenate(([shut.errors], errors[ends_tie])),
             np.concatenate(([shut.macs], macs[ends_tie])),
         )
+
+    def _ranked(self, place: int, rows: Int) -> Int:
+        """MACs up to a gate of some inputs; one figure where it is the same for all."""
+        reach = self.reach[place]
+        out: Int = reach[rows] if reach.ndim else reach
+        return out
 
     def best_cut(self, point: Point, gate: int, value: Value) -> Point:
         """The best threshold of one gate, the others held; ``point`` itself if none is better."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynrt.calibrate.scores import ScoreTable
+from dynrt.calibrate.simulate_each import walk_each
 from dynrt.errors import BudgetRefusedError
 from dynrt.ir.cost import describe_cost
 
@@ -69,12 +70,15 @@ def simulate(
     Args:
         table: scores.
         thresholds: by exit; the last exit needs none.
-        budget_macs: hard cap per input.
+        budget_macs: hard cap per input, in what the table's costs are counted in.
 
     Raises:
-        CalibrationError: a threshold is missing, unknown or NaN.
+        CalibrationError: a threshold is missing, unknown or NaN; or the cap would change decisions
+            of a network with gates before its first exit.
         BudgetRefusedError: the budget is below the cheapest answer.
     """
+    if table.costs_differ:
+        return _outcome(table, *walk_each(table, thresholds, budget_macs))
     walk = _walk(table, table.can_accept(thresholds), budget_macs)
     where = np.full(len(table), walk.end, np.int64)
     macs = np.full(len(table), walk.end_macs, np.int64)
@@ -87,6 +91,12 @@ def simulate(
         accepted = going & (table.scores[:, exit_index] >= bound)
         where[accepted], macs[accepted] = exit_index, spent
         going &= ~accepted
+    return _outcome(table, where, macs, int(going.sum()) if walk.stopped else 0)
+
+
+def _outcome(
+    table: ScoreTable, where: npt.NDArray[np.int64], macs: npt.NDArray[np.int64], stopped: int
+) -> Outcome:
     correct = table.correct[np.arange(len(table)), where]
     counts = np.bincount(where, minlength=len(table.exits))
     return Outcome(
@@ -94,7 +104,7 @@ def simulate(
         mean_macs=int(macs.sum()) / len(table),
         max_macs=int(macs.max()),
         exits=dict(zip(table.exits, map(int, counts), strict=True)),
-        stopped=int(going.sum()) if walk.stopped else 0,
+        stopped=stopped,
         exit_index=where,
         macs=macs,
     )
@@ -106,8 +116,8 @@ def _walk(table: ScoreTable, asked: npt.NDArray[np.bool_], budget_macs: int | No
     needs = _needs(costs, exits)
     if needs[0] > left:
         raise BudgetRefusedError(
-            f"budget {describe_cost('macs', int(left))} is below the cheapest answer, "
-            f"{describe_cost('macs', int(needs[0]))}",
+            f"budget {describe_cost(table.resource, int(left))} is below the cheapest answer, "
+            f"{describe_cost(table.resource, int(needs[0]))}",
             cheapest=needs[0],
         )
     last = len(table.exits) - 1

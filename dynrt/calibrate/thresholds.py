@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from dynrt.calibrate.scores import ScoreTable
 from dynrt.calibrate.search import Gates, Point, at_most_errors, at_most_macs, search
@@ -44,7 +45,8 @@ class Calibration:
         full_accuracy: of the last exit alone, a fraction.
         mean_macs: per input, heads in passing included.
         max_macs: of the dearest input.
-        full_macs: of the network run to its last exit without any other head.
+        full_macs: of the network run to its last exit without any other head; the mean where gates
+            choose each input's path.
         exits: inputs answered at each exit.
     """
 
@@ -90,7 +92,16 @@ def calibrated(
     method: str,
     confidence: float | None = None,
 ) -> Calibration:
-    """The record of ``thresholds``, its figures from ``table``."""
+    """The record of ``thresholds``, its figures from ``table``.
+
+    Raises:
+        CalibrationError: the table does not count MACs.
+    """
+    if table.resource != "macs":
+        raise CalibrationError(
+            f"thresholds are calibrated in MACs; these scores count {table.resource} (an average of "
+            "energy is kept by an average policy)"
+        )
     outcome = simulate(table, thresholds)
     return Calibration(
         thresholds=MappingProxyType(dict(thresholds)),
@@ -247,7 +258,11 @@ def for_quantiles(table: ScoreTable, q: float) -> Calibration:
     if not 0 < q < math.inf:
         raise CalibrationError(f"q {q!r} is not above zero and finite")
     return calibrated(
-        table, _quantiles(table, q), goal="quantiles", target=q, method="MSDNet quantiles"
+        table,
+        _quantiles(table, q, _ranked(table)),
+        goal="quantiles",
+        target=q,
+        method="MSDNet quantiles",
     )
 
 
@@ -260,9 +275,10 @@ def quantiles_for_budget(table: ScoreTable, mean_flops: float) -> Calibration:
     exactly(mean_flops, "mean cost")
     low, high = -20.0, 20.0  # of log q
     best: float | None = None
-    for _ in range(50):
+    ranked = _ranked(table)
+    for _ in range(36):
         middle = (low + high) / 2
-        mean_macs = simulate(table, _quantiles(table, math.exp(middle))).mean_macs
+        mean_macs = simulate(table, _quantiles(table, math.exp(middle), ranked)).mean_macs
         if FLOPS_PER_MAC * mean_macs <= mean_flops:
             best, low = middle, middle
         else:
@@ -272,19 +288,26 @@ def quantiles_for_budget(table: ScoreTable, mean_flops: float) -> Calibration:
     return for_quantiles(table, math.exp(best))
 
 
-def _quantiles(table: ScoreTable, q: float) -> dict[str, float]:
+def _ranked(table: ScoreTable) -> list[npt.NDArray[np.int64]]:
+    """Inputs from the surest to the least sure at each scored exit before the last."""
+    scored = [i for i, k in enumerate(table.kinds[:-1]) if k != "never"]
+    return [np.argsort(-table.scores[:, i], kind="stable") for i in scored]
+
+
+def _quantiles(
+    table: ScoreTable, q: float, ranked: list[npt.NDArray[np.int64]]
+) -> dict[str, float]:
     gates = [i for i, k in enumerate(table.kinds[:-1]) if k != "never"]
-    exits = [*gates, len(table.exits) - 1]
-    logs = math.log(q) * np.arange(1, len(exits) + 1)
+    logs = math.log(q) * np.arange(1, len(gates) + 2)
     shares = np.exp(logs - logs.max())
     shares /= shares.sum()
-    going = np.arange(len(table))
+    going = np.ones(len(table), np.bool_)
     out: dict[str, float] = {}
-    for gate, share in zip(gates, shares[:-1], strict=True):
+    for gate, order, share in zip(gates, ranked, shares[:-1], strict=True):
         column = table.scores[:, gate]
-        count = min(int(share * len(table)), len(going))
-        ranked = going[np.argsort(-column[going], kind="stable")]
-        bound = NEVER if count == 0 else float(column[ranked[count - 1]])
+        here = order[going[order]]
+        count = min(int(share * len(table)), len(here))
+        bound = NEVER if count == 0 else float(column[here[count - 1]])
         out[table.exits[gate]] = bound
-        going = going[column[going] < bound]
+        going &= column < bound
     return out

@@ -65,6 +65,7 @@ from dynrt.ir.cost import Budget
     help="Draw a paper's figures in the same plot: DDI's table II.",
 )
 @table_option
+@options.spread_options
 @options.force_option
 @options.json_option
 def command(
@@ -80,6 +81,8 @@ def command(
     plot_file: Path | None,
     beside: str | None,
     table_name: str | None,
+    workers: int | None,
+    ray: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -106,7 +109,9 @@ def command(
             network.set(thresholds=read_policy(policy).thresholds)
         network.set(thresholds=options.bounds(thresholds))
         with bar("pictures") as tell:
-            result = evaluate(network, dataset, budgets=asked, progress=tell)
+            result = evaluate(
+                network, dataset, budgets=asked, spread=options.spread(workers, ray), progress=tell
+            )
     if csv_file is not None:
         write_csv(csv_file, result, force=force)
     if plot_file is not None:

@@ -187,17 +187,12 @@ def _trained(
     folder: Path, weights: Weights, *, data: str | None, count: int
 ) -> tuple[Bundle, ParityReport]:
     """The bundle of a finished training run."""
-    from dynrt.exporters import prove
-    from dynrt.exporters.lower import with_provenance
-    from dynrt.train.package import network_spec, run_bundle, run_weights
+    from dynrt.exporters import export_network
+    from dynrt.train.package_run import run_spec
 
-    bundle = run_bundle(folder, precision=weights)
-    rule = bundle.preprocessing
-    if rule is None:
-        raise ExportError(f"{folder}: its bundle takes no pictures")
-    spec = network_spec(run_weights(folder), labels=bundle.labels, preprocessing=rule)
-    report = prove(spec, bundle, _samples(spec.inputs, rule, data=data, count=count))
-    return with_provenance(bundle, {"parity": str(report)}), report
+    spec, provenance = run_spec(folder)
+    inputs = _samples(spec.inputs, spec.preprocessing, data=data, count=count)
+    return export_network(spec, inputs, weights=weights, provenance=provenance)
 
 
 def _samples(

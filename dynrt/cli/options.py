@@ -10,6 +10,7 @@ import click
 
 from dynrt.errors import BudgetError, QuantityError
 from dynrt.ir.cost import Budget
+from dynrt.workers import Spread
 
 Split = Literal["train", "validation", "test"]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -82,6 +83,27 @@ def split_option(default: Split) -> Callable[[Decorated], Decorated]:
 def bounds(given: Mapping[str, tuple[float, ...]]) -> dict[str, float | tuple[float, ...]]:
     """What :func:`assignments` read, as ``Network.set`` takes thresholds."""
     return {name: values if len(values) > 1 else values[0] for name, values in given.items()}
+
+
+def spread_options(decorated: Decorated) -> Decorated:
+    """``--workers`` and ``--ray``; :func:`spread` makes one value of them."""
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Spread the pictures over N processes; with --ray, the most tasks in flight.",
+    )
+    ray = click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Spread the pictures over a Ray cluster: HOST:PORT, auto, or local.",
+    )
+    return workers(ray(decorated))
+
+
+def spread(workers: int | None, ray: str | None) -> Spread:
+    """Where the work is done; without either option in this process."""
+    return Spread(workers=workers or 1, ray=ray)
 
 
 threshold_option = click.option(

@@ -33,8 +33,33 @@ if TYPE_CHECKING:
     show_default=True,
     help="As long as the paper trains, or what a few cores do overnight.",
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Put over what the recipe says, as in stages.iadi.target=0.5; may be given often.",
+)
+@click.option(
+    "--finished",
+    multiple=True,
+    metavar="STAGE=FILE",
+    help="Take a stage's weights from FILE instead of training it; may be given often.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="Of torch; as many as there are if not given."
+)
 @json_option
-def command(recipe: str, data: str, out: Path, schedule: str, as_json: bool) -> None:
+def command(
+    recipe: str,
+    data: str,
+    out: Path,
+    schedule: str,
+    settings: tuple[str, ...],
+    finished: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Train RECIPE: a .toml file, or the name of one that comes with dynrt.
 
     Interrupt it at any time; the same command goes on where it stopped. `dynrt export OUT` makes a
@@ -42,8 +67,24 @@ def command(recipe: str, data: str, out: Path, schedule: str, as_json: bool) -> 
     """
     from dynrt.train import train  # torch
 
-    result = train(recipe, data, out, schedule=schedule, progress=_Teller().tell)
+    result = train(
+        recipe,
+        data,
+        out,
+        schedule=schedule,
+        settings=settings,
+        finished=dict(map(_stage_file, finished)),
+        threads=threads,
+        progress=_Teller().tell,
+    )
     click.echo(to_json(_record(result)) if as_json else _page(result, out))
+
+
+def _stage_file(text: str) -> tuple[str, Path]:
+    stage, equals, file = text.partition("=")
+    if not (stage and equals and file):
+        raise click.BadParameter(f"{text!r}: STAGE=FILE is allowed", param_hint="--finished")
+    return stage, Path(file)
 
 
 class _Teller:
@@ -67,6 +108,8 @@ class _Teller:
         if progress.accuracy:
             exits = " ".join(f"{k} {v:.2%}" for k, v in progress.accuracy.items())
             text += f" accuracy {exits}"
+        if progress.measures:
+            text += "".join(f" {name} {value:.2%}" for name, value in progress.measures.items())
         text += f" time {clock(progress.seconds)} left {clock(progress.eta_s)}"
         blank = " " * max(0, self._width - len(text))
         self._width = 0 if ended else len(text)
@@ -81,6 +124,7 @@ def _record(result: TrainResult) -> dict[str, object]:
         "finished": result.finished,
         "weights": {stage: str(path) for stage, path in result.weights.items()},
         "accuracy": result.accuracy,
+        "measures": result.measures,
         "records": str(result.records),
         "seconds": result.seconds,
     }
@@ -90,6 +134,7 @@ def _page(result: TrainResult, out: Path) -> str:
     lines = [
         f"{stage}: {path}, validation accuracy "
         + ", ".join(f"{name} {value:.2%}" for name, value in result.accuracy[stage].items())
+        + "".join(f", {name} {v:.2%}" for name, v in result.measures.get(stage, {}).items())
         for stage, path in result.weights.items()
     ]
     return "\n".join(

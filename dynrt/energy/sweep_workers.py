@@ -6,36 +6,25 @@ differ only in where, and in the order in which results come.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import math
-import multiprocessing
 import os
-import signal
-import socket
 import time
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from dynrt import errors
 from dynrt.energy.backend import backend_named
 from dynrt.energy.counting import count_nodes
 from dynrt.energy.hardware import Hardware
-from dynrt.errors import DynrtError, EnergyError, MissingExtraError, first_line
+from dynrt.errors import DynrtError, EnergyError
 from dynrt.ir.counts import NodeCounts
 from dynrt.ir.graph import NodeId
 from dynrt.ir.layers import Layer, UnmodelledLayer
+from dynrt.workers import RAY_IN_FLIGHT, Failure, Work, in_processes, on_ray
 
-#: Tasks that wait for each worker, so that none is idle and none of a long sweep is held twice.
-_QUEUED = 4
 #: How long counting stays in this process before others are started, by default.
 _HERE_S = 1.0
-_REACH_S = 5.0
-#: Ray tasks in flight: a cluster has more workers than this machine knows.
-_RAY_IN_FLIGHT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +42,6 @@ class Task:
     hardware: Hardware
     policy: str
     backend: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """An error of a task, in a form that crosses processes.
-
-    Attributes:
-        kind: name of its class.
-        text: what it says.
-    """
-
-    kind: str
-    text: str
 
 
 Done = tuple[Task, NodeCounts]
@@ -115,7 +91,7 @@ def run_tasks(
         raise EnergyError(f"{workers} workers; at least 1 is needed")
     queue = iter(tasks)
     if ray is not None:
-        return _on_ray(queue, ray, workers or _RAY_IN_FLIGHT)
+        return _on_ray(queue, ray, workers or RAY_IN_FLIGHT)
     if workers == 1 or count == 1:
         return _here(queue)
     processes = min(workers or os.cpu_count() or 1, count)
@@ -150,98 +126,29 @@ def _spread_late(queue: Iterator[Task], workers: int) -> Generator[Done, None, N
 
 
 def _in_processes(queue: Iterator[Task], workers: int) -> Generator[Done, None, None]:
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+    return _checked_all(
+        in_processes(_COUNTING, queue, workers, error=EnergyError, what="the sweep")
     )
-    flying: dict[Future[NodeCounts | Failure], Task] = {}
-    try:
-        for task in itertools.islice(queue, _QUEUED * workers):
-            flying[pool.submit(count_task, task)] = task
-        while flying:
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                task, found = flying.pop(future), future.result()
-                for more in itertools.islice(queue, 1):
-                    flying[pool.submit(count_task, more)] = more
-                yield _checked(task, found)
-    except BrokenProcessPool:
-        raise EnergyError(
-            "a process of the sweep died: no memory left, or a script without "
-            'if __name__ == "__main__": around what it does'
-        ) from None
-    finally:
-        if flying:  # stopped half-way: a simulation may have minutes to go
-            for process in (getattr(pool, "_processes", None) or {}).copy().values():
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """The one who asks is interrupted, and ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _on_ray(queue: Iterator[Task], address: str, in_flight: int) -> Generator[Done, None, None]:
-    try:
-        import ray
-        from ray.exceptions import RayError
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("ray", "ray") from exc
-    ours = not ray.is_initialized()
-    flying: dict[Any, Task] = {}
-    try:
-        if ours:
-            _connect(ray, address)
-        remote = ray.remote(count_task)
-        for task in itertools.islice(queue, in_flight):
-            flying[remote.remote(task)] = task
-        while flying:
-            for done in ray.wait(list(flying), num_returns=1)[0]:
-                task, found = flying.pop(done), ray.get(done)
-                for more in itertools.islice(queue, 1):
-                    flying[remote.remote(more)] = more
-                yield _checked(task, found)
-    except (RayError, ConnectionError) as exc:
-        raise EnergyError(f"ray at {address}: {first_line(exc)}") from exc
-    finally:
-        if ours:
-            ray.shutdown()
-        else:
-            for left in flying:
-                ray.cancel(left)
+    return _checked_all(on_ray(_COUNTING, queue, address, in_flight, error=EnergyError))
 
 
-def _connect(ray: Any, address: str) -> None:
-    """Join a cluster; its workers get this dynrt, so that they count as this process would.
-
-    Raises:
-        EnergyError: there is no cluster at the address.
-    """
-    _reach(address)
-    package = Path(errors.__file__).parent
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="error",
-            runtime_env={
-                "py_modules": [str(package)],
-                "excludes": ["**/*.dynrt", "**/__pycache__/**"],
-            },
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
-        raise EnergyError(f"ray at {address}: {first_line(exc)}") from exc
+def _checked_all(
+    running: Generator[tuple[Task, NodeCounts | Failure], None, None],
+) -> Generator[Done, None, None]:
+    with contextlib.closing(running):
+        for task, found in running:
+            yield _checked(task, found)
 
 
-def _reach(address: str) -> None:
-    """Find out in seconds that nobody listens; Ray itself tries for minutes.
+def _nothing(_: None) -> None:
+    """A worker holds nothing from one layer to the next."""
 
-    Raises:
-        EnergyError: nobody does.
-    """
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdecimal():
-        return  # a name, such as auto: Ray looks it up
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
-    except (OSError, OverflowError) as exc:
-        raise EnergyError(f"ray at {address}: nobody answers there ({first_line(exc)})") from None
+
+def _counted(_: None, task: Task) -> NodeCounts | Failure:
+    return count_task(task)
+
+
+_COUNTING = Work(shared=None, make=_nothing, call=_counted)

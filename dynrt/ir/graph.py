@@ -123,7 +123,7 @@ class InputNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelMask:
-    """Channels *inside* a node (between two of its convolutions) that may be left out, in groups.
+    """Channels of a node that may be left out, in groups: between two convolutions, or its outputs.
 
     The mask is data, not a rule: it comes by an input port, and costs nothing by itself.
 

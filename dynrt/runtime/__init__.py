@@ -4,6 +4,7 @@ from dynrt.runtime.backends import Backend, CallableBackend
 from dynrt.runtime.loading import load
 from dynrt.runtime.network import Network
 from dynrt.runtime.policy import Policy
+from dynrt.runtime.priced import PricedBudget
 from dynrt.runtime.result import Result
 from dynrt.runtime.sources import AverageBudget, BudgetSource, FixedBudget, ScheduleBudget
 
@@ -15,6 +16,7 @@ __all__ = [
     "FixedBudget",
     "Network",
     "Policy",
+    "PricedBudget",
     "Result",
     "ScheduleBudget",
     "load",

@@ -99,7 +99,7 @@ def mask_form(model: bytes, node: ComputeNode) -> MaskForm | None:
     channels = _joined_channels(source, reader, join.output[0], shapes)
     if channels is None or channels % node.mask.groups:
         return None
-    if not _spells_groups(proto, node.mask, spelt, channels):
+    if not spells_groups(proto, node.mask, spelt, channels):
         return None
     source.name, reader.name = f"{node.name}/mask_source", f"{node.name}/mask_reader"
     reader.input[0] = features
@@ -162,8 +162,18 @@ def _joined_channels(
     return first[0]
 
 
-def _spells_groups(proto: onnx.ModelProto, mask: ChannelMask, spelt: str, channels: int) -> bool:
-    """Whether the tensor ``spelt`` is 1 on the channels of kept groups and 0 on the others."""
+def spells_groups(proto: onnx.ModelProto, mask: ChannelMask, spelt: str, channels: int) -> bool:
+    """Whether the tensor ``spelt`` is 1 (or true) on the channels of kept groups and 0 on the others.
+
+    Args:
+        proto: a node's ONNX.
+        mask: the node's.
+        spelt: a tensor that the mask and constants alone determine.
+        channels: how many; a whole number of groups.
+
+    Raises:
+        CompileError: the operators that make ``spelt`` cannot be run.
+    """
     rng = np.random.default_rng(0)
     masks = rng.random((_TRIED_MASKS, mask.groups)).astype(np.float32)
     masks[0], masks[1], masks[2] = 1, 0, KEPT_FROM
@@ -171,8 +181,8 @@ def _spells_groups(proto: onnx.ModelProto, mask: ChannelMask, spelt: str, channe
     masks[4, 0] = np.nan
     part = _part_before(proto, mask, spelt)
     got = run_once(part, {mask.port: masks})[spelt]
-    want = np.repeat(masks >= KEPT_FROM, channels // mask.groups, axis=1).astype(np.float32)
-    return got.dtype == np.float32 and np.array_equal(got, want[:, :, None, None])
+    want = np.repeat(masks >= KEPT_FROM, channels // mask.groups, axis=1)[:, :, None, None]
+    return got.dtype in (np.float32, np.bool_) and np.array_equal(got, want.astype(got.dtype))
 
 
 def _part_before(proto: onnx.ModelProto, mask: ChannelMask, result: str) -> bytes:

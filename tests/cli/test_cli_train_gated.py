@@ -1,0 +1,78 @@
+"""``dynrt train`` of gated networks: settings, finished stages, and what it says of savings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynrt.bundle import read_bundle
+from tests.cli.conftest import Ask, Invoke
+from tests.train.tiny import gated_recipe, tiny_pictures
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With pictures in ``d.npz`` and a recipe in ``tiny.toml``; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    tiny_pictures(tmp_path / "d.npz", side=16)
+    (tmp_path / "tiny.toml").write_text(gated_recipe(epochs=1, d_gates=False))
+    return tmp_path
+
+
+TRAIN = ("train", "tiny.toml", "--data", "npz:d.npz", "--threads", 1)
+
+
+def test_from_pictures_to_a_network_that_skips(invoke: Invoke, ask: Ask, folder: Path) -> None:
+    first = invoke(*TRAIN, "-o", "run", "--set", "stages.iadi.target=0.2")
+    assert first.exit_code == 0, first.stderr
+    assert "iadi epoch 1/1 step 3/3" in first.stderr
+    assert " saved " in first.stderr
+    assert ", saved " in first.stdout
+    again = ask(*TRAIN, "-o", "run", "--set", "stages.iadi.target=0.2")
+    assert sorted(again["measures"]) == ["ddi", "iadi", "open"]
+    assert again["measures"]["iadi"].keys() == {"saved", "skipped"}
+    assert "target = 0.2" in (folder / "run" / "recipe.toml").read_text()
+    ask("export", "run", "-o", "net.dynrt", "--data", "npz:d.npz", "--samples", 4)
+    graph = read_bundle(folder / "net.dynrt").graph
+    assert {"block2_gate", "block2_mask", "exit1", "final"} <= {node.name for node in graph.nodes}
+
+
+def test_another_setting_is_another_run(invoke: Invoke, folder: Path) -> None:
+    only = ("--set", "stages.open.cpu.epochs=2")
+    assert invoke(*TRAIN, "-o", "run", *only).exit_code == 0
+    other = invoke(*TRAIN, "-o", "run")
+    assert other.exit_code == 1
+    assert "made with another recipe" in other.stderr
+
+
+def test_finished_stages_are_not_trained(invoke: Invoke, ask: Ask, folder: Path) -> None:
+    assert invoke(*TRAIN, "-o", "run").exit_code == 0
+    told = ask(*TRAIN, "-o", "next", "--finished", "iadi=run/iadi.safetensors")
+    assert sorted(told["weights"]) == ["ddi", "iadi"]
+    lines = Path(told["records"]).read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in lines] == ["iadi", "ddi"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--set", "stages.iadi.target"], 1, "--set stages.iadi.target: KEY=VALUE"),
+        (["--set", "stages.iadi.target=2"], 1, "target = 2: a number from 0 to 1"),
+        (["--set", "stages.iadi.aim=0.5"], 1, "aim = 0.5: no such field"),
+        (["--finished", "iadi"], 2, "'iadi': STAGE=FILE is allowed"),
+        (["--finished", "iadi=no.safetensors"], 1, "there is no file no.safetensors"),
+        (["--finished", "end=d.npz"], 1, "finished stage 'end'"),
+        (["--threads", "0"], 2, "--threads"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    invoke: Invoke, folder: Path, arguments: list[str], status: int, says: str
+) -> None:
+    result = invoke(*TRAIN, "-o", "run", *arguments)
+    assert result.exit_code == status
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+    assert not (folder / "run").exists()
