@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dynrt.errors import ExportError
-from dynrt.exporters.chains import ExitNumbers, Head
 from dynrt.exporters.fx_split import Split, split_module
+from dynrt.exporters.heads import ExitNumbers, Head
 from dynrt.exporters.spec import NetworkBuilder, wire_of
 from dynrt.ir.graph import Accept, PortRef
 

@@ -11,7 +11,8 @@ from dynrt.errors import CompileError, ExportError
 from dynrt.exporters.draft import attribute_int
 from dynrt.exporters.layers_facts import Facts, standard
 from dynrt.exporters.layers_passes import PASSES
-from dynrt.ir.graph import ComputeNode
+from dynrt.exporters.output_masks import mask_joins, mask_side, output_mark
+from dynrt.ir.graph import ChannelMask, ComputeNode
 from dynrt.ir.layers import MaskedPart
 from dynrt.runtime.compile.mask_form import mask_form
 
@@ -40,9 +41,9 @@ def mask_marks(
     *,
     place: str,
 ) -> MaskMarks:
-    """Find the two convolutions around the masked channels, and what lies between.
+    """Find the convolutions around the masked channels, and what lies between.
 
-    A float node's mask is tried out as a device does (``dynrt.runtime.compile.mask_form``); of a
+    A mask on what the node gives has them only before it. A float node's mask is tried out as a device does (``dynrt.runtime.compile.mask_form``); of a
     quantised one only the form is looked at, since it was tried before it was quantised.
 
     Args:
@@ -60,50 +61,52 @@ def mask_marks(
     """
     if node.mask is None:
         return NO_MASK
-    side = _side(facts, node.mask.port)
-    joins = [
-        i
-        for i, op in enumerate(facts.nodes)
-        if i not in facts.views
-        and not side.isdisjoint(facts.moving(op))
-        and not side.issuperset(facts.moving(op))
-    ]
+    marks = _marks_between(model, facts, node, node.mask, passes, place=place)
+    if marks is None and (given := output_mark(model, facts, node, place=place)) is not None:
+        filters: dict[int, MaskedPart] = dict.fromkeys(given.convolutions, "filters")
+        words: dict[int, MaskedPart] = dict.fromkeys(given.between, "words")
+        marks = MaskMarks(parts={**words, **filters}, spelt=given.spelt)
+    return NO_MASK if marks is None else marks
+
+
+def _marks_between(
+    model: onnx.ModelProto,
+    facts: Facts,
+    node: ComputeNode,
+    mask: ChannelMask,
+    passes: Collection[int],
+    *,
+    place: str,
+) -> MaskMarks | None:
+    """Marks of a mask on the channels between two convolutions."""
+    side = mask_side(facts, mask.port)
+    joins = mask_joins(facts, side)
     if len(joins) != 1 or facts.nodes[joins[0]].op_type != "Mul":
-        return NO_MASK
+        return None
     join = joins[0]
     factors = facts.moving(facts.nodes[join])
     spelt = next(t for t in factors if t in side)
     before = _behind(facts, next(t for t in factors if t not in side), passes)
     after = _ahead(facts, facts.first(facts.nodes[join].output[0]), passes)
     if before is None or after is None:
-        return NO_MASK
+        return None
     (source, *rest), (reader, *others) = before, after
     first, second = facts.nodes[source], facts.nodes[reader]
     channels = facts.shape(first.input[1])[0]
     dense = all(attribute_int(op, "group", 1) == 1 for op in (first, second))
-    if not dense or channels % node.mask.groups or channels != facts.shape(second.input[1])[1]:
-        return NO_MASK
+    if not dense or channels % mask.groups or channels != facts.shape(second.input[1])[1]:
+        return None
     if not any(op.op_type == "DequantizeLinear" for op in facts.nodes):
         try:
             tried = mask_form(model.SerializeToString(), node)
         except CompileError as exc:
             raise ExportError(f"{place}: {exc}") from exc
         if tried is None:
-            return NO_MASK
+            return None
     between = {facts.first(facts.nodes[i].output[0]) for i in (source, *rest, join, *others)}
     reads = [i for i in facts.on_the_way_in if facts.first(facts.nodes[i].input[0]) in between]
     parts: dict[int, MaskedPart] = dict.fromkeys((*rest, join, *others, *reads), "words")
     return MaskMarks(parts={source: "filters", reader: "channels", **parts}, spelt=spelt)
-
-
-def _side(facts: Facts, port: str) -> set[str]:
-    """First names of the tensors that the mask, constants and shapes alone determine."""
-    side = {facts.first(port)}
-    for op in facts.nodes:
-        moving = facts.moving(op)
-        if moving and side.issuperset(moving):
-            side.update(facts.first(n) for n in op.output if n)
-    return side
 
 
 def _behind(facts: Facts, tensor: str, passes: Collection[int]) -> list[int] | None:

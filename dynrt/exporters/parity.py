@@ -16,6 +16,7 @@ import numpy as np
 from dynrt.bundle import Bundle
 from dynrt.errors import ParityError
 from dynrt.exporters.compare import TOLERANCES, Execution, Tolerance, difference, tie_gap
+from dynrt.exporters.mask_ties import Settler, mask_ports
 from dynrt.exporters.paths import Case, Goal, coverage_cases, goals, reached
 from dynrt.exporters.spec import NetworkSpec
 from dynrt.ir.graph import Array, Graph, NodeId
@@ -44,6 +45,7 @@ class ParityReport:
         tolerance: what was allowed.
         near_ties: runs with a decision so near its threshold that rounding may turn it.
         turned: near-ties that rounding did turn; only what came before was compared in these.
+        settled: values of channel masks that rounding turned; the runs went on as the modules'.
     """
 
     inputs: int
@@ -55,6 +57,7 @@ class ParityReport:
     tolerance: Tolerance
     near_ties: int
     turned: int
+    settled: int = 0
 
     def __str__(self) -> str:
         return (
@@ -62,6 +65,7 @@ class ParityReport:
             f"{len(self.covered)} exits and gate values; largest difference "
             f"{self.max_abs_error:.3g} at {self.max_error_node or 'none'} "
             f"(allowed {self.tolerance}); {self.near_ties} near-ties, {self.turned} turned"
+            + (f"; {self.settled} mask values settled" if self.settled else "")
         )
 
 
@@ -74,6 +78,7 @@ class _Tally:
     error_node: NodeId = ""
     near_ties: int = 0
     turned: int = 0
+    settled: int = 0
 
 
 def prove(
@@ -133,19 +138,22 @@ def prove(
         tolerance=limit,
         near_ties=tally.near_ties,
         turned=tally.turned,
+        settled=tally.settled,
     )
 
 
 class _Recorder:
-    """A backend that notes what each node gave."""
+    """A backend that notes what each node gave, turned mask values settled."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.gave: dict[NodeId, Mapping[str, Array]] = {}
+        self.settle: Settler | None = None
 
     def call(self, node: NodeId, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run one node, and keep a copy of its outputs."""
         given = self.backend.call(node, inputs)
+        given = given if self.settle is None else self.settle(node, given)
         self.gave[node] = {k: np.array(v) for k, v in given.items()}
         return given
 
@@ -173,9 +181,14 @@ class _Prover:
         self, case: Case, place: str, sample: Inputs, network: Network, recorder: _Recorder
     ) -> None:
         graph, tally = case.graph, self.tally
-        nodes: dict[NodeId, Function] = {n: partial(self.backend.call, n) for n in self.functions}
         by_modules = _interpreted("modules", graph, self.functions, sample)
+        ports = mask_ports(graph)
+        settle = Settler(ports=ports, limit=self.limit, reference=by_modules.gave)
+        nodes: dict[NodeId, Function] = {
+            n: partial(_settled, settle, self.backend, n) for n in self.functions
+        }
         by_onnx = _interpreted("ONNX", graph, nodes, sample)
+        recorder.settle = Settler(ports=ports, limit=self.limit, reference=by_onnx.gave)
         by_runtime = _ran(network, recorder, sample)
         tally.runs += 1
         tally.paths.add(by_modules.path)
@@ -189,6 +202,11 @@ class _Prover:
             if found.max_abs_error > tally.error:
                 tally.error, tally.error_node = found.max_abs_error, found.node
         tally.turned += turned
+        tally.settled += settle.settled
+
+
+def _settled(settle: Settler, backend: Backend, name: NodeId, inputs: Inputs) -> Inputs:
+    return settle(name, backend.call(name, inputs))
 
 
 def _interpreted(

@@ -49,6 +49,22 @@ class Fields:
             raise self.refuse(name, value, "a table")
         return Fields(value, place=f"{self._place}.{name}")
 
+    def layered(self, name: str, names: Sequence[str]) -> Fields:
+        """The table ``name``, and beside it the fields that all of ``names`` have in common.
+
+        Raises:
+            RecipeError: a field stands in both.
+        """
+        value = self._left.get(name)
+        if not isinstance(value, dict):
+            self.table(name)  # says what is wrong
+        common = {key: held for key, held in self._left.items() if key not in names}
+        own = Fields(value, place=f"{self._place}.{name}")
+        for key in common.keys() & own._left.keys():
+            raise own.refuse(key, own._left[key], f"it here or in {self._place}, not in both,")
+        own._left.update(common)
+        return own
+
     def text(self, name: str, *, longest: int = 200) -> str:
         """A text that is not empty."""
         allowed = f"a text of 1 to {longest} characters"
@@ -100,6 +116,16 @@ class Fields:
         ):
             raise self.refuse(name, value, allowed)
         return tuple(float(v) for v in value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of 1 to 64 texts, none empty."""
+        allowed = "a list of 1 to 64 texts"
+        value = self._take(name, allowed)
+        if not isinstance(value, list) or not 1 <= len(value) <= 64:
+            raise self.refuse(name, value, allowed)
+        if not all(isinstance(v, str) and 1 <= len(v) <= 64 for v in value):
+            raise self.refuse(name, value, allowed)
+        return tuple(str(v) for v in value)
 
     def done(self) -> None:
         """Refuse fields that nobody took.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,21 @@ from dynrt.train.losses import gate_loss, softmax_gate_loss
 from dynrt.train.pictures import Pictures, epoch_generator
 from dynrt.train.progress import Progress, Watch
 from dynrt.train.recipe import GateStage
-from dynrt.zoo import BranchedResNet, ExitGates
+from dynrt.zoo import ExitGates
 
 _FEATURE_BATCH = 250
+
+
+class Pools(Protocol):
+    """A network that gives a vector at each place where a d-gate may stand."""
+
+    def pooled(self, x: Tensor, /) -> Sequence[Tensor]:
+        """Normalised pictures ``(n, 3, h, w)`` to one vector ``(n, feature_size)`` per place."""
+        ...
+
+    def eval(self) -> object:
+        """Put it into evaluation mode."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,9 +48,7 @@ class Features:
     labels: Tensor
 
 
-def pooled_features(
-    net: BranchedResNet, pictures: Pictures, *, flipped: bool, watch: Watch
-) -> Features:
+def pooled_features(net: Pools, pictures: Pictures, *, flipped: bool, watch: Watch) -> Features:
     """Run the frozen network once over all pictures, and once over their mirror images.
 
     Args:
@@ -47,7 +58,7 @@ def pooled_features(
         watch: is told how far it is. Its time limit does not stop this: it could not be resumed.
     """
     net.eval()
-    parts: list[list[Tensor]] = [[] for _ in net.branches]
+    parts: list[tuple[Tensor, ...]] = []
     labels: list[Tensor] = []
     views = (False, True) if flipped else (False,)
     total = len(views) * -(-len(pictures) // _FEATURE_BATCH)
@@ -56,8 +67,7 @@ def pooled_features(
         for x, part_labels in pictures.in_order(_FEATURE_BATCH, flipped=view):
             with torch.no_grad():
                 vectors = net.pooled(x)
-            for held, vector in zip(parts, vectors, strict=True):
-                held.append(vector.contiguous())
+            parts.append(tuple(vector.contiguous() for vector in vectors))
             labels.append(part_labels)
             done = len(labels)
             watch.tell(
@@ -73,7 +83,9 @@ def pooled_features(
                     eta_s=(watch.seconds - started_s) / done * (total - done),
                 )
             )
-    return Features(by_exit=tuple(torch.cat(p) for p in parts), labels=torch.cat(labels))
+    return Features(
+        by_exit=tuple(torch.cat(p) for p in zip(*parts, strict=True)), labels=torch.cat(labels)
+    )
 
 
 def accuracy_of(scores: Tensor, labels: Tensor) -> float:
@@ -89,7 +101,8 @@ class GateTask:
         stage: settings.
         seed: of the order of the features.
         train, validation: features.
-        classifiers: the branches' own linear layers, for comparison.
+        classifiers: the branches' own linear layers, for comparison; none where the places have
+            no branches.
     """
 
     def __init__(
@@ -110,7 +123,9 @@ class GateTask:
         with torch.no_grad():
             self._logit_accuracy = {
                 f"exit{i}.logits": accuracy_of(layer(x), validation.labels)
-                for i, (layer, x) in enumerate(zip(classifiers, validation.by_exit, strict=True), 1)
+                for i, (layer, x) in enumerate(
+                    zip(classifiers, validation.by_exit, strict=bool(classifiers)), 1
+                )
             }
 
     @property
@@ -151,3 +166,7 @@ class GateTask:
         for i, scores in enumerate(soft, 1):
             out[f"exit{i}.softmax"] = accuracy_of(scores, labels)
         return out | self._logit_accuracy
+
+    def measures(self) -> dict[str, float]:
+        """Nothing besides accuracy."""
+        return {}

@@ -9,7 +9,7 @@ as one that was never interrupted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +53,10 @@ class Task(Protocol):
         """Fractions on the validation pictures by exit."""
         ...
 
+    def measures(self) -> dict[str, float]:
+        """What the last call of ``accuracy`` measured besides; often nothing."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class _Position:
@@ -75,6 +79,8 @@ class StageRun:
         checkpoint: the file.
         watch: the call's clock.
         journal: where records go.
+        clip_norm: longer gradients are shortened to this; ``None`` for none.
+        rates: what the learning rate of parameters is multiplied by, by the start of their names.
     """
 
     stage: str
@@ -83,6 +89,8 @@ class StageRun:
     checkpoint: Path
     watch: Watch
     journal: Journal
+    clip_norm: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def fit(self, task: Task) -> list[Record] | None:
         """Train ``task`` to its last epoch, from its checkpoint if there is one.
@@ -94,7 +102,7 @@ class StageRun:
         Raises:
             RecipeError: the checkpoint is damaged or foreign, or the loss is not finite.
         """
-        optimiser = _optimiser(task.module, self.descent)
+        optimiser = _optimiser(task.module, self.descent, self.rates)
         position, records = self._resume(task.module, optimiser)
         steps, epochs = task.steps_per_epoch, self.descent.epochs
         done_before = position.epoch * steps + position.step
@@ -116,9 +124,9 @@ class StageRun:
                         return None
                     if self.watch.should_save():
                         self._save(task.module, optimiser, position, records)
-            accuracy = task.accuracy()
+            accuracy, measures = task.accuracy(), task.measures()
             position.epoch_s = self.watch.seconds - entered_s
-            records.append(self._record(position, steps, accuracy))
+            records.append(self._record(position, steps, accuracy, measures))
             left = epochs * steps - (position.epoch + 1) * steps
             done = (position.epoch + 1) * steps - done_before
             eta_s = (self.watch.seconds - started_s) / max(done, 1) * left
@@ -126,7 +134,7 @@ class StageRun:
             position = _Position(epoch=position.epoch + 1)
             self._save(task.module, optimiser, position, records)
             self.journal.publish(records)
-            self._tell(last, steps, eta_s, accuracy)
+            self._tell(last, steps, eta_s, accuracy, measures)
             if self.watch.out_of_time and position.epoch < epochs:
                 return None
         return records
@@ -147,21 +155,31 @@ class StageRun:
             )
         pace = pace_at(self.descent, at, total)
         for group in optimiser.param_groups:
-            group["lr"] = pace.rate
+            group["lr"] = pace.rate * group["factor"]
             group["momentum"] = pace.momentum
         optimiser.zero_grad()
         loss.backward()
+        if self.clip_norm is not None:
+            parameters = (p for group in optimiser.param_groups for p in group["params"])
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         optimiser.step()
         return value
 
-    def _record(self, position: _Position, steps: int, accuracy: Mapping[str, float]) -> Record:
-        return {
+    def _record(
+        self,
+        position: _Position,
+        steps: int,
+        accuracy: Mapping[str, float],
+        measures: Mapping[str, float],
+    ) -> Record:
+        record: Record = {
             "stage": self.stage,
             "epoch": position.epoch + 1,
             "loss": position.loss_sum / steps,
             "accuracy": dict(accuracy),
             "seconds": round(position.epoch_s, 3),
         }
+        return record | ({"measures": dict(measures)} if measures else {})
 
     def _tell(
         self,
@@ -169,6 +187,7 @@ class StageRun:
         steps: int,
         eta_s: float,
         accuracy: Mapping[str, float] | None,
+        measures: Mapping[str, float] | None = None,
     ) -> None:
         self.watch.tell(
             Progress(
@@ -179,6 +198,7 @@ class StageRun:
                 steps=steps,
                 loss=position.loss_sum / position.step,
                 accuracy=accuracy,
+                measures=measures,
                 seconds=self.watch.seconds,
                 eta_s=eta_s,
             )
@@ -242,15 +262,18 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
-def _optimiser(module: nn.Module, descent: Descent) -> torch.optim.SGD:
+def _optimiser(module: nn.Module, descent: Descent, rates: Mapping[str, float]) -> torch.optim.SGD:
     """SGD whose weight decay spares biases and batch norm (parameters of one dimension)."""
-    parameters = list(module.parameters())
+    named = dict(module.named_parameters())
+    factors = {n: next((f for p, f in rates.items() if n.startswith(p)), 1.0) for n in named}
     groups = [
         {
-            "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": descent.weight_decay,
-        },
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            "params": [p for n, p in named.items() if factors[n] == one and (p.ndim > 1) == decays],
+            "weight_decay": descent.weight_decay if decays else 0.0,
+            "factor": one,
+        }
+        for one in sorted(set(factors.values()) | {1.0})
+        for decays in (True, False)
     ]
     nesterov = min(descent.momentum, descent.momentum_at_peak) > 0
     return torch.optim.SGD(

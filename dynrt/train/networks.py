@@ -1,4 +1,4 @@
-"""The stages ``base`` and ``branches``: a ResNet alone, or jointly with its branch exits."""
+"""The stages ``base`` and ``branches``: a backbone alone, or jointly with its branch exits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,41 @@ from torch import Tensor, nn
 
 from dynrt.train.losses import joint_loss
 from dynrt.train.pictures import Pictures
-from dynrt.train.recipe import NetworkSpec, NetworkStage
-from dynrt.zoo import BranchedResNet, ResNet
+from dynrt.train.recipe import DenseSpec, GateSpec, NetworkSpec, NetworkStage
+from dynrt.zoo import BranchedResNet, DenseNet, GatedNetwork, ResNet
 
-_EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500
 
 
-def new_backbone(spec: NetworkSpec, *, seed: int) -> ResNet:
+def new_backbone(spec: NetworkSpec | DenseSpec, *, seed: int) -> ResNet | DenseNet:
     """The base network with the seed's initial weights; the caller's random numbers stay."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNet(spec.depth, classes=spec.classes, width=spec.width)
+        if isinstance(spec, NetworkSpec):
+            return ResNet(spec.depth, classes=spec.classes, width=spec.width)
+        return DenseNet(
+            spec.depth,
+            growth=spec.growth,
+            bottleneck=spec.bottleneck,
+            compression=spec.compression,
+            classes=spec.classes,
+        )
+
+
+def new_gated(
+    spec: NetworkSpec | DenseSpec, gates: GateSpec, *, branches: bool, seed: int
+) -> GatedNetwork:
+    """The network with gates, and branches if wanted, with the seed's initial weights."""
+    backbone = new_backbone(spec, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        return GatedNetwork(
+            backbone,
+            layer=gates.layer,
+            channel=gates.channel,
+            group_channels=gates.group_channels,
+            branches=branches,
+        )
 
 
 def new_branched(spec: NetworkSpec, *, seed: int) -> BranchedResNet:
@@ -44,7 +68,7 @@ class NetworkTask:
 
     def __init__(
         self,
-        module: ResNet | BranchedResNet,
+        module: nn.Module,
         *,
         teacher: ResNet | None,
         stage: NetworkStage,
@@ -81,8 +105,9 @@ class NetworkTask:
         return nullcontext()
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every exit."""
         out = self._module(x)
-        return (out,) if isinstance(out, Tensor) else out
+        return (out,) if isinstance(out, Tensor) else tuple(out)
 
     def _soft_labels(self, x: Tensor) -> Tensor | None:
         settings = self._stage.teacher
@@ -94,7 +119,15 @@ class NetworkTask:
 
     def losses(self, epoch: int, first_step: int) -> Iterator[Tensor]:
         """The joint loss of each batch of one epoch."""
-        settings = self._stage.teacher
+        for x, labels, soft in self._batches(epoch, first_step):
+            with self._precision():
+                outputs = self._outputs(x)
+            yield self._joint(outputs, labels, soft)
+
+    def _batches(
+        self, epoch: int, first_step: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Pictures in the stage's layout, labels, and what the teacher says of them."""
         batches = self._train.shuffled(
             seed=self._seed,
             epoch=epoch,
@@ -105,22 +138,29 @@ class NetworkTask:
             x = pictures.contiguous(memory_format=self._layout)
             with self._precision():
                 soft = self._soft_labels(x)
-                outputs = self._outputs(x)
-            yield joint_loss(
-                outputs,
-                labels,
-                self._stage.exit_weights,
-                soft_labels=soft,
-                share=0.0 if settings is None else settings.share,
-                temperature=1.0 if settings is None else settings.temperature,
-            )
+            yield x, labels, soft
+
+    def _joint(self, outputs: tuple[Tensor, ...], labels: Tensor, soft: Tensor | None) -> Tensor:
+        settings = self._stage.teacher
+        return joint_loss(
+            outputs,
+            labels,
+            self._stage.exit_weights,
+            soft_labels=soft,
+            share=0.0 if settings is None else settings.share,
+            temperature=1.0 if settings is None else settings.temperature,
+        )
+
+    def measures(self) -> dict[str, float]:
+        """Nothing besides accuracy."""
+        return {}
 
     def accuracy(self) -> dict[str, float]:
         """Share of validation pictures that each exit classifies rightly, in this precision."""
         self._module.eval()
         right = [0] * len(self._exit_names)
         with torch.no_grad(), self._precision():
-            for pictures, labels in self._validation.in_order(_EVALUATION_BATCH):
+            for pictures, labels in self._validation.in_order(EVALUATION_BATCH):
                 x = pictures.contiguous(memory_format=self._layout)
                 for i, logits in enumerate(self._outputs(x)):
                     right[i] += int((logits.argmax(1) == labels).sum())

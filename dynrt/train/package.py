@@ -130,7 +130,7 @@ def run_weights(out: Path) -> dict[str, Tensor]:
     Raises:
         RecipeError: the run is not finished, or its files are damaged.
     """
-    return {**_finished(out, "branches")[0], **_finished(out, "gates")[0]}
+    return {**finished_stage(out, "branches")[0], **finished_stage(out, "gates")[0]}
 
 
 def run_bundle(
@@ -152,34 +152,14 @@ def run_bundle(
         RecipeError: the run is not finished, or its files are damaged.
         ExportError: a module cannot be lowered.
     """
-    about = _about(out)
-    recipe = about.recipe
-    preprocessing = Preprocessing(
-        height=about.height,
-        width=about.width,
-        channels=len(recipe.pictures.mean),
-        mean=recipe.pictures.mean,
-        std=recipe.pictures.std,
-    )
-    trained: dict[str, object] = {
-        "summary": recipe.summary,
-        "recipe": recipe.name,
-        "schedule": recipe.schedule,
-        "seed": recipe.seed,
-        "data": about.data,
-        "validation_accuracy": {
-            stage: _finished(out, stage)[1]
-            for stage in recipe.stages
-            if weights_path(out, stage).exists()
-        },
-    }
+    about = about_run(out)
     return build_bundle(
         run_weights(out),
         thresholds,
-        name=recipe.name,
+        name=about.recipe.name,
         labels=about.labels,
-        preprocessing=preprocessing,
-        card={**trained, **(card or {})},
+        preprocessing=about.preprocessing,
+        card={**about.card(out), **(card or {})},
         precision=precision,
     )
 
@@ -205,8 +185,12 @@ def _modules(weights: Mapping[str, Tensor]) -> tuple[BranchedResNet, ExitGates]:
     return net.eval(), gates.eval()
 
 
-def _finished(out: Path, stage: StageName) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Weights and last validation accuracy of a finished stage."""
+def finished_stage(out: Path, stage: StageName) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Weights and last validation accuracy of a stage that a run finished.
+
+    Raises:
+        RecipeError: it is not finished, or its file is damaged.
+    """
     path = weights_path(out, stage)
     if not path.exists():
         raise RecipeError(f"{out}: stage {stage!r} is not finished: there is no {path.name}")
@@ -218,8 +202,15 @@ def _finished(out: Path, stage: StageName) -> tuple[dict[str, Tensor], dict[str,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _About:
-    """What a run's folder says of itself."""
+class RunAbout:
+    """What a run's folder says of itself.
+
+    Attributes:
+        recipe: with its schedule chosen.
+        data: what it was trained on.
+        labels: of the classes.
+        height, width: of the pictures.
+    """
 
     recipe: Recipe
     data: str
@@ -227,13 +218,46 @@ class _About:
     height: int
     width: int
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of pictures, as in training."""
+        pictures = self.recipe.pictures
+        return Preprocessing(
+            height=self.height,
+            width=self.width,
+            channels=len(pictures.mean),
+            mean=pictures.mean,
+            std=pictures.std,
+        )
 
-def _about(out: Path) -> _About:
+    def card(self, out: Path) -> dict[str, object]:
+        """How it was trained, with the accuracy of every stage that is finished in ``out``."""
+        recipe = self.recipe
+        return {
+            "summary": recipe.summary,
+            "recipe": recipe.name,
+            "schedule": recipe.schedule,
+            "seed": recipe.seed,
+            "data": self.data,
+            "validation_accuracy": {
+                stage: finished_stage(out, stage)[1]
+                for stage in recipe.stages
+                if weights_path(out, stage).exists()
+            },
+        }
+
+
+def about_run(out: Path) -> RunAbout:
+    """Read what the folder ``out`` of a run says of itself.
+
+    Raises:
+        RecipeError: it is no such folder.
+    """
     path = out / "run.json"
     try:
         about = json.loads(path.read_text("utf-8"))
         height, width = about["picture_size"]
-        return _About(
+        return RunAbout(
             recipe=load_recipe(out / "recipe.toml", schedule=about["schedule"]),
             data=str(about["data"]),
             labels=tuple(str(label) for label in about["labels"]),

@@ -56,6 +56,12 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self._bytes.shape[1:3]
+        return int(height), int(width)
+
     def _normalised(self, pictures: Tensor) -> Tensor:
         """``(n, h, w, 3)`` bytes to ``(n, 3, h, w)`` float32, in channels-last memory layout."""
         return (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std

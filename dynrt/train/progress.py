@@ -20,11 +20,12 @@ class Progress:
     """Where a training stands; one is given after every step.
 
     Attributes:
-        stage: ``base``, ``branches``, ``gates``, or ``features`` while these are computed.
+        stage: its name, or ``features`` while these are computed.
         epoch, epochs: the epoch under way, from 1, of how many.
         step, steps: steps done in this epoch, of how many.
         loss: mean of this epoch so far, ``None`` where nothing is minimised.
         accuracy: fractions by exit on the validation pictures, after an epoch's last step.
+        measures: shares that gates saved, with the accuracy.
         seconds: since this call of ``train`` began.
         eta_s: seconds until this stage is done at the speed so far; ``None`` if unknown.
     """
@@ -38,6 +39,7 @@ class Progress:
     accuracy: Mapping[str, float] | None
     seconds: float
     eta_s: float | None
+    measures: Mapping[str, float] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

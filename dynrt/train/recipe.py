@@ -1,7 +1,8 @@
-"""What a training recipe says: a network, the pictures' treatment, and up to three stages.
+"""What a training recipe says: a network, the pictures' treatment, and its stages.
 
-``base`` is the backbone alone, ``branches`` backbone and DDI's branches jointly, ``gates`` d-gates
-on the frozen rest. :mod:`dynrt.train.recipe_file` reads recipes from TOML.
+``base`` is the backbone alone. Then either ``branches`` trains backbone and DDI's branches jointly,
+or ``open`` and ``iadi`` train layer and channel gates (IADI), and ``ddi`` adds the branches to that.
+``gates`` are d-gates on the frozen rest. :mod:`dynrt.train.recipe_file` reads recipes from TOML.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from typing import Literal, get_args
 
 FORMAT = 1
 Schedule = Literal["cpu", "paper"]
-StageName = Literal["base", "branches", "gates"]
+StageName = Literal["base", "branches", "open", "iadi", "ddi", "gates"]
 Precision = Literal["float32", "bfloat16"]
 RateKind = Literal["one-cycle", "drops"]
+ResourceKind = Literal["skipping", "computation", "energy"]
+ChannelKind = Literal["none", "output", "inner"]
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 STAGES: tuple[StageName, ...] = get_args(StageName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 RATE_KINDS: tuple[RateKind, ...] = get_args(RateKind)
+RESOURCES: tuple[ResourceKind, ...] = get_args(ResourceKind)
+CHANNELS: tuple[ChannelKind, ...] = get_args(ChannelKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,32 @@ class NetworkSpec:
     depth: int
     width: int
     classes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseSpec:
+    """A CIFAR DenseNet: see :class:`dynrt.zoo.DenseNet`."""
+
+    depth: int
+    growth: int
+    bottleneck: bool
+    compression: float
+    classes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSpec:
+    """The gates of IADI.
+
+    Attributes:
+        layer: whether units have layer gates.
+        channel: where channels are gated.
+        group_channels: that a channel gate keeps or drops together.
+    """
+
+    layer: bool
+    channel: ChannelKind
+    group_channels: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +161,62 @@ class NetworkStage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightStage:
+    """A stage that is taken from a file: nothing is learnt."""
+
+    weights: WeightFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What gates are trained to save.
+
+    Attributes:
+        kind: ``skipping``: every unit counts 1, times the share of its channels (the paper's);
+            ``computation``: multiply-accumulates that are left out, what the gates take taken off;
+            ``energy``: the same in modelled energy.
+        hardware, table: of ``energy``, by name; otherwise ``None``.
+    """
+
+    kind: ResourceKind
+    hardware: str | None = None
+    table: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedStage:
+    """``open``, ``iadi`` or ``ddi``: a network with gates (Wang et al., equation 5).
+
+    Attributes:
+        network: everything that other networks are trained by, too.
+        resource: what is saved.
+        target: share of it, 0..1. The sign of alpha is that of what is still missing, batch by
+            batch.
+        alpha: weight of the resource loss; that is counted in units of the network, as in the paper.
+        band: distance from the target within which alpha fades; 0 is the paper's bare sign.
+        gate_rate: what the learning rate of the layer gates is multiplied by.
+        channel_rate: the same of the channel gates.
+        epoch_share: of an epoch's batches that are taken; each epoch draws its own.
+        clip_norm: longest gradient, or ``None``.
+    """
+
+    network: NetworkStage
+    resource: Resource
+    target: float
+    alpha: float
+    band: float
+    gate_rate: float
+    channel_rate: float
+    epoch_share: float
+    clip_norm: float | None
+
+    @property
+    def descent(self) -> Descent:
+        """The optimiser."""
+        return self.network.descent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateStage:
     """``gates``: d-gates on the features of the frozen network.
 
@@ -146,7 +233,7 @@ class GateStage:
     baseline: bool
 
 
-Stage = NetworkStage | GateStage
+Stage = NetworkStage | GatedStage | GateStage | WeightStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +243,11 @@ class Recipe:
     Attributes:
         name, summary: for people.
         seed: of initial weights, sampling and augmentation.
+        network: the backbone.
+        gates: of the stages ``open``, ``iadi`` and ``ddi``; ``None`` without them.
+        exit_points: units behind which d-gates stand where there are no branches; ``None``: behind
+            every main block but the last.
+        exit_grid: fields a side that these d-gates see features averaged over; 1: over the picture.
         stages: in the order in which they run.
         schedule: the one chosen.
         folder: of the file; weights are looked for there too.
@@ -165,7 +257,10 @@ class Recipe:
     name: str
     summary: str
     seed: int
-    network: NetworkSpec
+    network: NetworkSpec | DenseSpec
+    gates: GateSpec | None
+    exit_points: tuple[str, ...] | None
+    exit_grid: int
     pictures: PictureSpec
     stages: dict[StageName, Stage]
     schedule: Schedule
@@ -174,7 +269,7 @@ class Recipe:
 
     def stage_sha256(self, stage: StageName) -> str:
         """Hash of all that decides a stage's outcome, of what the recipe says; not of its name."""
-        content = {
+        content: dict[str, object] = {
             "format": FORMAT,
             "seed": self.seed,
             "network": asdict(self.network),
@@ -182,5 +277,11 @@ class Recipe:
             "stage": stage,
             "settings": asdict(self.stages[stage]),
         }
+        if self.gates is not None:
+            content["gates"] = asdict(self.gates)
+        if self.exit_points is not None:
+            content["exit_points"] = self.exit_points
+        if self.exit_grid != 1:
+            content["exit_grid"] = self.exit_grid
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,57 +1,50 @@
-"""Reads recipes: strict TOML in ``recipes/``, one file per published model.
+"""Reads recipes: strict TOML in ``recipes/``, one file per family of models.
 
-Each stage states every field twice, once per schedule: ``cpu`` is what two cores manage in hours,
-``paper`` what the paper states.
+What a stage states holds for both schedules; what differs stands in its tables ``cpu`` (what two
+cores manage in hours) and ``paper`` (what the paper states).
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from dynrt.errors import RecipeError
 from dynrt.train.fields import Fields
 from dynrt.train.recipe import (
+    CHANNELS,
     FORMAT,
-    PRECISIONS,
-    RATE_KINDS,
     SCHEDULES,
-    STAGES,
-    Descent,
-    GateStage,
+    DenseSpec,
+    GateSpec,
     NetworkSpec,
-    NetworkStage,
     PictureSpec,
-    Rate,
     Recipe,
     Schedule,
-    Stage,
-    StageName,
-    Teacher,
-    WeightFile,
 )
-from dynrt.zoo import branch_positions
+from dynrt.train.recipe_stages import read_stages
+from dynrt.train.recipe_variants import Table, overridden, parse, resolve, to_toml, variant_names
 
 _RECIPE_BYTES = 1 << 16
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that come with dynrt."""
-    folder = resources.files("dynrt.train") / "recipes"
-    names = (entry.name for entry in folder.iterdir())
-    return tuple(sorted(n.removesuffix(".toml") for n in names if n.endswith(".toml")))
+    """Names of the recipes that come with dynrt, variants written out."""
+    return tuple(sorted(_packaged()))
 
 
-def load_recipe(path_or_name: str | Path, *, schedule: str = "cpu") -> Recipe:
+def load_recipe(
+    path_or_name: str | Path, *, schedule: str = "cpu", settings: Sequence[str] = ()
+) -> Recipe:
     """Read and check a recipe, both its schedules, and choose one of them.
 
     Args:
-        path_or_name: a file, or a name that :func:`recipe_names` lists.
+        path_or_name: a file, ``FILE:VARIANT`` if it has variants, or a name that
+            :func:`recipe_names` lists.
         schedule: ``cpu`` or ``paper``.
+        settings: ``KEY=VALUE`` texts that are put over what the file says.
 
     Raises:
         RecipeError: no such recipe or schedule, or a field is missing, unknown or out of range;
@@ -59,11 +52,33 @@ def load_recipe(path_or_name: str | Path, *, schedule: str = "cpu") -> Recipe:
     """
     if schedule not in SCHEDULES:
         raise RecipeError(f"schedule {schedule!r}: {' or '.join(map(repr, SCHEDULES))} is allowed")
-    path = Path(path_or_name)
-    if str(path_or_name) in recipe_names():
-        path = Path(str(resources.files("dynrt.train") / "recipes" / f"{path_or_name}.toml"))
+    path, variant = _find(str(path_or_name))
     text = _read(path, str(path_or_name))
+    raw = parse(text, path.name)
+    if variant or settings or "variants" in raw:
+        raw = overridden(resolve(raw, variant, path.name), settings)
+        text = to_toml(raw)
     return {str(name): _recipe(text, path, name) for name in SCHEDULES}[schedule]
+
+
+def _find(asked: str) -> tuple[Path, str]:
+    """The file, and its variant."""
+    if asked in (known := _packaged()):
+        return known[asked]
+    file, colon, variant = asked.rpartition(":")
+    if colon and file.endswith(".toml"):
+        return Path(file), variant
+    return Path(asked), ""
+
+
+def _packaged() -> dict[str, tuple[Path, str]]:
+    folder = Path(str(resources.files("dynrt.train") / "recipes"))
+    out = {}
+    for path in sorted(folder.glob("*.toml")):
+        raw = parse(_read(path, path.name), path.name)
+        for variant in variant_names(raw, path.name):
+            out["-".join(filter(None, (path.stem, variant)))] = (path, variant)
+    return out
 
 
 def _read(path: Path, asked: str) -> str:
@@ -82,10 +97,7 @@ def _read(path: Path, asked: str) -> str:
 
 
 def _recipe(text: str, path: Path, schedule: Schedule) -> Recipe:
-    try:
-        raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"{path.name}: not TOML: {error}") from error
+    raw: Table = parse(text, path.name)
     top = Fields(raw, place=f"{path.name}: recipe")
     top.integer("format", low=FORMAT, high=FORMAT)
     name, summary = top.text("name", longest=64), top.text("summary")
@@ -93,32 +105,20 @@ def _recipe(text: str, path: Path, schedule: Schedule) -> Recipe:
         raise top.refuse("name", name, "small letters, digits and '-'")
     seed = top.integer("seed", low=0, high=10**6)
     network = _network(top.table("network"))
+    gates = _gates(top.table("gates")) if top.has("gates") else None
+    points = top.texts("exit_points") if top.has("exit_points") else None
+    grid = top.integer("exit_grid", low=1, high=8) if top.has("exit_grid") else 1
     pictures = _pictures(top.table("pictures"))
-    per_stage = network.depth // 6
-    exits = len(branch_positions(per_stage)) + 1
-    readers: dict[StageName, Callable[[Fields], Stage]] = {
-        "base": partial(_network_stage, exits=1, may_start=True),
-        "branches": partial(_network_stage, exits=exits, may_start=False),
-        "gates": _gate_stage,
-    }
-    table = top.table("stages")
-    stages: dict[StageName, Stage] = {}
-    for stage in STAGES:
-        if stage != "base" and not table.has(stage):
-            continue
-        if stage == "gates" and "branches" not in stages:
-            raise table.refuse("gates", {}, "it only after a stage 'branches'")
-        tables = table.table(stage)
-        checked = {one: readers[stage](tables.table(one)) for one in SCHEDULES}
-        tables.done()
-        stages[stage] = checked[schedule]
-    table.done()
+    stages = read_stages(top.table("stages"), network, gates, schedule)
     top.done()
     return Recipe(
         name=name,
         summary=summary,
         seed=seed,
         network=network,
+        gates=gates,
+        exit_points=points,
+        exit_grid=grid,
         pictures=pictures,
         stages=stages,
         schedule=schedule,
@@ -127,7 +127,10 @@ def _recipe(text: str, path: Path, schedule: Schedule) -> Recipe:
     )
 
 
-def _network(table: Fields) -> NetworkSpec:
+def _network(table: Fields) -> NetworkSpec | DenseSpec:
+    family = table.choice("family", ("resnet", "densenet")) if table.has("family") else "resnet"
+    if family == "densenet":
+        return _densenet(table)
     depth = table.integer("depth", low=8, high=1202)
     if depth % 6 != 2:
         raise table.refuse("depth", depth, "6k + 2 (8, 14, 20, ..., 38, ..., 74, ...)")
@@ -135,6 +138,31 @@ def _network(table: Fields) -> NetworkSpec:
     classes = table.integer("classes", low=2, high=1000)
     table.done()
     return NetworkSpec(depth=depth, width=width, classes=classes)
+
+
+def _densenet(table: Fields) -> DenseSpec:
+    depth, bottleneck = table.integer("depth", low=7, high=1204), table.flag("bottleneck")
+    step = 6 if bottleneck else 3
+    if depth < 4 + step or (depth - 4) % step:
+        raise table.refuse("depth", depth, f"{step}n + 4 (10, 16, ..., 40, ..., 100, ...)")
+    spec = DenseSpec(
+        depth=depth,
+        growth=table.integer("growth", low=1, high=256),
+        bottleneck=bottleneck,
+        compression=table.number("compression", low=0.05, high=1),
+        classes=table.integer("classes", low=2, high=1000),
+    )
+    table.done()
+    return spec
+
+
+def _gates(table: Fields) -> GateSpec:
+    layer, channel = table.flag("layer"), table.choice("channel", CHANNELS)
+    if not layer and channel == "none":
+        raise table.refuse("channel", channel, "'output' or 'inner' without layer gates")
+    size = table.integer("group_channels", low=1, high=1024)
+    table.done()
+    return GateSpec(layer=layer, channel=channel, group_channels=size)
 
 
 def _pictures(table: Fields) -> PictureSpec:
@@ -146,95 +174,3 @@ def _pictures(table: Fields) -> PictureSpec:
     padding, flip = table.integer("crop_padding", low=0, high=64), table.flag("flip")
     table.done()
     return PictureSpec(mean=mean, std=std, crop_padding=padding, flip=flip)
-
-
-def _rate(table: Fields) -> Rate:
-    kind = table.choice("kind", RATE_KINDS)
-    peak = table.number("peak", low=1e-9, high=1e3)
-    if kind == "one-cycle":
-        rate = Rate(
-            kind="one-cycle",
-            peak=peak,
-            warmup=table.number("warmup", low=0, high=0.9),
-            start_divisor=table.number("start_divisor", low=1, high=1e9),
-            end_divisor=table.number("end_divisor", low=1, high=1e9),
-        )
-    else:
-        at = table.numbers("at", low=0, high=1, least=0)
-        if list(at) != sorted(set(at)):
-            raise table.refuse("at", list(at), "a rising list of shares")
-        rate = Rate(
-            kind="drops", peak=peak, at=at, divisor=table.number("divisor", low=1, high=1e9)
-        )
-    table.done()
-    return rate
-
-
-def _descent(table: Fields) -> Descent:
-    return Descent(
-        epochs=table.integer("epochs", low=1, high=10_000),
-        batch=table.integer("batch", low=1, high=65_536),
-        rate=_rate(table.table("rate")),
-        momentum=table.number("momentum", low=0, high=0.9999),
-        momentum_at_peak=table.number("momentum_at_peak", low=0, high=0.9999),
-        weight_decay=table.number("weight_decay", low=0, high=1),
-    )
-
-
-def _network_stage(table: Fields, *, exits: int, may_start: bool) -> NetworkStage:
-    descent = _descent(table)
-    precision = table.choice("precision", PRECISIONS)
-    channels_last = table.flag("channels_last")
-    weights = table.numbers("exit_weights", low=0, high=1e3, least=1)
-    if len(weights) != exits or not any(weights):
-        raise table.refuse(
-            "exit_weights", list(weights), f"one number for each of {exits} exits, not all zero"
-        )
-    teacher = _teacher(table.table("teacher")) if table.has("teacher") else None
-    start = _weight_file(table.table("start")) if may_start and table.has("start") else None
-    table.done()
-    return NetworkStage(
-        descent=descent,
-        precision=precision,
-        channels_last=channels_last,
-        exit_weights=weights,
-        teacher=teacher,
-        start=start,
-    )
-
-
-def _teacher(table: Fields) -> Teacher:
-    spec = NetworkSpec(
-        depth=table.integer("depth", low=8, high=1202),
-        width=table.integer("width", low=1, high=512),
-        classes=2,
-    )
-    if spec.depth % 6 != 2:
-        raise table.refuse("depth", spec.depth, "6k + 2 (8, 14, 20, ..., 56, ...)")
-    weights = _weight_file(table.table("weights"))
-    share = table.number("share", low=0, high=1)
-    temperature = table.number("temperature", low=1e-3, high=1e3)
-    table.done()
-    return Teacher(
-        depth=spec.depth, width=spec.width, weights=weights, share=share, temperature=temperature
-    )
-
-
-def _weight_file(table: Fields) -> WeightFile:
-    file = table.text("file")
-    sha256 = table.text("sha256", longest=64) if table.has("sha256") else None
-    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise table.refuse("sha256", sha256, "64 hexadecimal digits in small letters")
-    table.done()
-    return WeightFile(file=file, sha256=sha256)
-
-
-def _gate_stage(table: Fields) -> GateStage:
-    stage = GateStage(
-        descent=_descent(table),
-        norm_weight=table.number("norm_weight", low=0, high=1e3),
-        flipped=table.flag("flipped"),
-        baseline=table.flag("baseline"),
-    )
-    table.done()
-    return stage

@@ -1,8 +1,7 @@
 """``train``: a recipe's stages in sequence, each resumable, each leaving its weights.
 
-OUT holds ``recipe.toml`` and ``run.json`` (what is trained), ``base.safetensors``,
-``branches.safetensors``, ``gates.safetensors`` (finished stages), ``STAGE.checkpoint.safetensors``
-(the one under way) and ``records.jsonl`` (one line per epoch).
+OUT holds ``recipe.toml`` and ``run.json`` (what is trained), ``STAGE.safetensors`` of each finished
+stage, ``STAGE.checkpoint.safetensors`` (the one under way) and ``records.jsonl`` (one line per epoch).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from dynrt.errors import OutputExistsError, RecipeError
 from dynrt.train.checkpoint import write_atomically
 from dynrt.train.pictures import Pictures
 from dynrt.train.progress import Journal, Progress, Record, Watch
-from dynrt.train.recipe import Recipe
+from dynrt.train.recipe import Recipe, WeightStage
 from dynrt.train.recipe_file import load_recipe
 from dynrt.train.stages import (
     Materials,
@@ -49,6 +48,7 @@ class TrainResult:
         finished: whether all stages are; if not, call again to go on.
         weights: files of the finished stages.
         accuracy: by finished stage and exit, fractions on the validation pictures.
+        measures: by finished stage, shares that its gates saved there.
         records: the file of records, one JSON object per epoch.
         seconds: that this call took.
     """
@@ -58,6 +58,7 @@ class TrainResult:
     finished: bool
     weights: Mapping[str, Path]
     accuracy: Mapping[str, Mapping[str, float]]
+    measures: Mapping[str, Mapping[str, float]]
     records: Path
     seconds: float
 
@@ -68,6 +69,7 @@ def train(
     out: Path,
     *,
     schedule: str = "cpu",
+    settings: Sequence[str] = (),
     resume: bool = True,
     progress: Callable[[Progress], None] = lambda _: None,
     seconds: float | None = None,
@@ -84,6 +86,7 @@ def train(
         data: ``cifar10:DIR``, ``mnist:DIR``, ``imagefolder:DIR`` or ``npz:FILE``.
         out: folder for weights, checkpoints and records; made if it is not there.
         schedule: ``cpu`` or ``paper``.
+        settings: ``KEY=VALUE`` texts that are put over what the recipe says.
         resume: go on with what ``out`` holds; otherwise refuse if it holds anything of a run.
         progress: called after every step.
         seconds: stop at the first step after so long, ready to go on; ``None`` for no limit. The
@@ -102,7 +105,7 @@ def train(
         OutputExistsError: ``resume`` is off and ``out`` holds a run.
     """
     watch = Watch(tell=progress, limit_s=seconds, save_every_s=save_every_s, clock=clock)
-    chosen = load_recipe(recipe, schedule=schedule)
+    chosen = load_recipe(recipe, schedule=schedule, settings=settings)
     imported = check_imports(chosen, finished or {})
     parts = {name: load_dataset(data, split=name) for name in _SPLITS}
     materials = _materials(chosen, data, parts, (*weight_folders, chosen.folder, out))
@@ -123,6 +126,7 @@ def _run_stages(run: Run) -> TrainResult:
     names = list(run.recipe.stages)
     weights: dict[str, Path] = {}
     accuracy: dict[str, Mapping[str, float]] = {}
+    measures: dict[str, Mapping[str, float]] = {}
     before: Mapping[str, Tensor] = {}
     for stage in names[names.index(run.first_stage()) :]:
         content = run.finish(stage, before)
@@ -133,12 +137,15 @@ def _run_stages(run: Run) -> TrainResult:
         before = content.tensors
         weights[stage] = weights_path(run.out, stage)
         accuracy[stage] = records[-1]["accuracy"]
+        if "measures" in records[-1]:
+            measures[stage] = records[-1]["measures"]
     return TrainResult(
         recipe=run.recipe.name,
         schedule=run.recipe.schedule,
         finished=names[-1] in weights,
         weights=weights,
         accuracy=accuracy,
+        measures=measures,
         records=run.journal.path,
         seconds=run.watch.seconds,
     )
@@ -206,6 +213,8 @@ def _check_data(recipe: Recipe, part: Dataset, *, learnt: bool) -> None:
             f"{_LEAST_SIDE}x{_LEAST_SIDE}"
         )
     for stage, settings in recipe.stages.items():
+        if isinstance(settings, WeightStage):
+            continue
         if learnt and len(part) < settings.descent.batch:
             raise RecipeError(
                 f"recipe {recipe.name!r}: stages.{stage}.{recipe.schedule}.batch = "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from torch import Tensor, nn
 
@@ -16,24 +17,54 @@ from dynrt.train.checkpoint import (
     tensors_sha256,
     write_tensor_file,
 )
+from dynrt.train.gated_stages import gated_network, gated_task
 from dynrt.train.gates import GateTask, pooled_features
 from dynrt.train.loop import StageRun, Task
 from dynrt.train.networks import NetworkTask, new_backbone, new_branched
 from dynrt.train.pictures import Pictures
 from dynrt.train.progress import Journal, Record, Watch
 from dynrt.train.recipe import (
+    Descent,
+    GatedStage,
     GateStage,
     NetworkSpec,
     NetworkStage,
+    Rate,
     Recipe,
     StageName,
     Teacher,
     WeightFile,
+    WeightStage,
 )
 from dynrt.train.weights import file_sha256, find_weights, load_weight_file, load_weights
-from dynrt.zoo import BranchedResNet, ExitGates, ResNet
+from dynrt.zoo import BranchedResNet, ExitGates, GatedNetwork, ResNet
+from dynrt.zoo.exits import ExitNetwork
+from dynrt.zoo.gated import CHANNEL_GATES, LAYER_GATES
 
 _IMPORTED = "imported weights"
+#: How weights that nothing is learnt from are evaluated.
+_EVALUATED = NetworkStage(
+    descent=Descent(
+        epochs=1,
+        batch=1,
+        rate=Rate(kind="drops", peak=1.0),
+        momentum=0.0,
+        momentum_at_peak=0.0,
+        weight_decay=0.0,
+    ),
+    precision="float32",
+    channels_last=True,
+    exit_weights=(1.0,),
+    teacher=None,
+    start=None,
+)
+
+
+class _OfGates(TypedDict, total=False):
+    """Arguments of :class:`~dynrt.train.loop.StageRun`."""
+
+    clip_norm: float | None
+    rates: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +105,7 @@ class Run:
     def first_stage(self) -> StageName:
         """The last network that is imported, or else the first stage: nothing before is needed."""
         names = list(self.recipe.stages)
-        networks = [s for s in names if isinstance(self.recipe.stages[s], NetworkStage)]
+        networks = [s for s in names if not isinstance(self.recipe.stages[s], GateStage)]
         for stage in reversed(networks):
             path = weights_path(self.out, stage)
             if stage in self.imported:
@@ -107,16 +138,21 @@ class Run:
             checkpoint_path(self.out, stage).unlink(missing_ok=True)
             return content
         if given is not None:
-            return self._import(stage, given, before)
+            return self._import(stage, given, before, {_IMPORTED: file_sha256(given)})
         identity = self._identity(stage, before)
+        settings = self.recipe.stages[stage]
+        if isinstance(settings, WeightStage):
+            weights = find_weights(settings.weights, self.materials.folders)
+            return self._import(stage, weights, before, identity)
         task = self._task(stage, before)
         stage_run = StageRun(
             stage=stage,
-            descent=self.recipe.stages[stage].descent,
+            descent=settings.descent,
             identity=identity,
             checkpoint=checkpoint_path(self.out, stage),
             watch=self.watch,
             journal=self.journal,
+            **_of_gates(settings),
         )
         records = stage_run.fit(task)
         if records is None:
@@ -153,7 +189,13 @@ class Run:
             identity[role] = pinned or file_sha256(find_weights(wanted, self.materials.folders))
         return identity
 
-    def _import(self, stage: StageName, given: Path, before: Mapping[str, Tensor]) -> TensorFile:
+    def _import(
+        self,
+        stage: StageName,
+        given: Path,
+        before: Mapping[str, Tensor],
+        identity: Mapping[str, str],
+    ) -> TensorFile:
         task = self._task(stage, before, imported=True)
         load_weight_file(task.module, given)
         record: Record = {
@@ -163,7 +205,9 @@ class Run:
             "accuracy": task.accuracy(),
             "seconds": 0.0,
         }
-        return self._leave(stage, {_IMPORTED: file_sha256(given)}, task.module, [record])
+        if measures := task.measures():
+            record["measures"] = measures
+        return self._leave(stage, identity, task.module, [record])
 
     def _task(
         self, stage: StageName, before: Mapping[str, Tensor], *, imported: bool = False
@@ -171,17 +215,29 @@ class Run:
         settings = self.recipe.stages[stage]
         if isinstance(settings, GateStage):
             return self._gate_task(settings, before, imported=imported)
-        module: ResNet | BranchedResNet
+        if isinstance(settings, GatedStage):
+            net = gated_network(self.recipe, stage, before, before_stage=self._before(stage))
+            return gated_task(
+                net,
+                self.recipe,
+                settings,
+                teacher=None if imported else self._teacher(settings.network),
+                train=self.materials.train,
+                validation=self.materials.validation,
+            )
+        if isinstance(settings, WeightStage):
+            settings, imported = _EVALUATED, True
+        module: nn.Module
         if stage == "base":
             module = new_backbone(self.recipe.network, seed=self.recipe.seed)
             if settings.start is not None and not imported:
                 load_weight_file(module, find_weights(settings.start, self.materials.folders))
             exit_names: tuple[str, ...] = ("final",)
         else:
-            module = new_branched(self.recipe.network, seed=self.recipe.seed)
+            branched = module = new_branched(self._resnet(), seed=self.recipe.seed)
             if before:
-                load_weights(module.backbone, before, place="weights of stage 'base'")
-            exit_names = module.exit_names
+                load_weights(branched.backbone, before, place="weights of stage 'base'")
+            exit_names = branched.exit_names
         teacher = None if imported else self._teacher(settings)
         return NetworkTask(
             module,
@@ -193,6 +249,17 @@ class Run:
             exit_names=exit_names,
         )
 
+    def _resnet(self) -> NetworkSpec:
+        """The network, which stage 'branches' has only as a ResNet."""
+        spec = self.recipe.network
+        if not isinstance(spec, NetworkSpec):
+            raise RecipeError(f"recipe {self.recipe.name!r}: stage 'branches' is for ResNets")
+        return spec
+
+    def _before(self, stage: StageName) -> str:
+        names = list(self.recipe.stages)
+        return names[max(0, names.index(stage) - 1)]
+
     def _teacher(self, settings: NetworkStage) -> ResNet | None:
         wanted: Teacher | None = settings.teacher
         if wanted is None:
@@ -200,16 +267,26 @@ class Run:
         spec = NetworkSpec(
             depth=wanted.depth, width=wanted.width, classes=self.recipe.network.classes
         )
-        teacher = new_backbone(spec, seed=self.recipe.seed)
+        teacher = ResNet(spec.depth, width=spec.width, classes=spec.classes)
         load_weight_file(teacher, find_weights(wanted.weights, self.materials.folders))
         return teacher
+
+    def _frozen(self, before: Mapping[str, Tensor]) -> BranchedResNet | GatedNetwork | ExitNetwork:
+        """The network that d-gates stand on, with the weights of the stage before them."""
+        if "ddi" in self.recipe.stages:
+            return gated_network(self.recipe, "ddi", before, before_stage="ddi")
+        if "branches" in self.recipe.stages:
+            branched = new_branched(self._resnet(), seed=self.recipe.seed)
+            load_weights(branched, before, place="weights of stage 'branches'")
+            return branched
+        backbone = new_backbone(self.recipe.network, seed=self.recipe.seed)
+        load_weights(backbone, before, place="weights of stage 'base'")
+        return ExitNetwork(backbone, self.recipe.exit_points, grid=self.recipe.exit_grid)
 
     def _gate_task(
         self, settings: GateStage, before: Mapping[str, Tensor], *, imported: bool
     ) -> GateTask:
-        spec = self.recipe.network
-        net = new_branched(spec, seed=self.recipe.seed)
-        load_weights(net, before, place="weights of stage 'branches'")
+        net = self._frozen(before)
         validation = pooled_features(
             net, self.materials.validation, flipped=False, watch=self.watch
         )
@@ -218,9 +295,14 @@ class Run:
             train = pooled_features(
                 net, self.materials.train, flipped=settings.flipped, watch=self.watch
             )
-        branches = [net.branch(i) for i in range(len(net.branches))]
+        classifiers = []
+        if not isinstance(net, ExitNetwork):
+            branches = [net.branch(i) for i in range(len(net.exit_names) - 1)]
+            classifiers = [branch.classifier for branch in branches]
         gates = ExitGates(
-            [b.feature_size for b in branches], spec.classes, baseline=settings.baseline
+            [x.shape[1] for x in train.by_exit],
+            self.recipe.network.classes,
+            baseline=settings.baseline,
         )
         return GateTask(
             gates,
@@ -228,8 +310,16 @@ class Run:
             seed=self.recipe.seed,
             train=train,
             validation=validation,
-            classifiers=[b.classifier for b in branches],
+            classifiers=classifiers,
         )
+
+
+def _of_gates(settings: NetworkStage | GatedStage | GateStage) -> _OfGates:
+    """What the optimiser does otherwise where there are gates."""
+    if not isinstance(settings, GatedStage):
+        return {}
+    rates = {LAYER_GATES: settings.gate_rate, CHANNEL_GATES: settings.channel_rate}
+    return {"clip_norm": settings.clip_norm, "rates": rates}
 
 
 def weights_path(out: Path, stage: StageName) -> Path:
@@ -283,6 +373,10 @@ def _weight_files(recipe: Recipe, stage: StageName) -> list[tuple[str, WeightFil
     settings = recipe.stages[stage]
     if isinstance(settings, GateStage):
         return []
+    if isinstance(settings, WeightStage):
+        return [("weights", settings.weights)]
+    if isinstance(settings, GatedStage):
+        settings = settings.network
     out = []
     if settings.start is not None:
         out.append(("start", settings.start))

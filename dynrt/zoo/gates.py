@@ -13,7 +13,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from dynrt.errors import DynrtError
-from dynrt.zoo.branches import Branch, BranchedResNet
+from dynrt.zoo.branches import BranchedResNet, BranchHead
 from dynrt.zoo.resnet import ResNet, Stem
 
 
@@ -67,7 +67,7 @@ class ExitGates(nn.Module):
 class ExitHead(nn.Module):
     """A branch and its d-gate on one feature vector: a block's output to logits and distances."""
 
-    def __init__(self, branch: Branch, gate: DecisionGate) -> None:
+    def __init__(self, branch: BranchHead, gate: DecisionGate) -> None:
         super().__init__()
         self.branch = branch
         self.gate = gate

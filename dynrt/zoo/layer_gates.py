@@ -8,6 +8,9 @@ The paper gives the sizes (10 and 10), as SkipNet before it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 from torch import Tensor, nn
 
 from dynrt.errors import DynrtError
@@ -21,24 +24,60 @@ class LayerGate(nn.Module):
     """One gate: features and the LSTM's state to a score in (0, 1) and the next state.
 
     Args:
-        channels: of the features.
+        project: from pooled features to what the LSTM takes; the gate's own.
         cell: the LSTM, shared by all gates of a network.
         score: from hidden state to one number, shared likewise.
     """
 
-    def __init__(self, channels: int, cell: nn.LSTMCell, score: nn.Linear) -> None:
+    def __init__(self, project: nn.Linear, cell: nn.LSTMCell, score: nn.Linear) -> None:
         super().__init__()
-        self.project = nn.Linear(channels, cell.input_size)
+        self.project = project
         self.cell = cell
         self.score = score
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(n, channels, height, width)``, state ``(n, hidden)`` twice, to score ``(n, 1)``, state."""
-        h, c = self.cell(self.project(x.mean((2, 3))), (h, c))
+        return self.step(x.mean((2, 3)), h, c)
+
+    def step(self, pooled: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same on features that are pooled already, ``(n, channels)``."""
+        h, c = self.cell(self.project(pooled), (h, c))
         return self.score(h).sigmoid(), h, c
 
 
-class LayerGates(nn.Module):
+class UnitGates(nn.Module):
+    """A gate for each of some units; they share one LSTM and the layer that reads it.
+
+    Args:
+        channels: that each gated unit takes, by name and in order.
+        project, hidden: numbers after the projection, and in the LSTM's state.
+
+    Attributes:
+        names: of the gated units.
+        projections: one linear layer each; with ``cell`` and ``score`` all that is learnt.
+    """
+
+    def __init__(
+        self, channels: Mapping[str, int], *, project: int = GATE_WIDTH, hidden: int = GATE_WIDTH
+    ) -> None:
+        super().__init__()
+        self.names = tuple(channels)
+        self.cell = nn.LSTMCell(project, hidden)
+        self.score = nn.Linear(hidden, 1)
+        self.projections = nn.ModuleList(nn.Linear(n, project) for n in channels.values())
+
+    @property
+    def gates(self) -> list[LayerGate]:
+        """One for each unit; their weights are these."""
+        made = (LayerGate(cast("nn.Linear", p), self.cell, self.score) for p in self.projections)
+        return [gate.train(self.training) for gate in made]
+
+    def by_segment(self) -> dict[str, nn.Module]:
+        """The gates by unit."""
+        return dict(zip(self.names, self.gates, strict=True))
+
+
+class LayerGates(UnitGates):
     """A gate for every block of a :class:`~dynrt.zoo.resnet.ResNet` but the first of each stage.
 
     Args:
@@ -48,7 +87,6 @@ class LayerGates(nn.Module):
 
     Attributes:
         positions: these blocks, counted from 1.
-        gates: one for each.
 
     Raises:
         DynrtError: there is no such block.
@@ -62,18 +100,12 @@ class LayerGates(nn.Module):
         project: int = GATE_WIDTH,
         hidden: int = GATE_WIDTH,
     ) -> None:
-        super().__init__()
         blocks = skippable(backbone, first=gate_first)
         if not blocks:
             raise DynrtError(f"a ResNet-{backbone.depth} has no block to skip")
-        self.positions, channels = tuple(blocks), blocks.values()
-        self.cell = nn.LSTMCell(project, hidden)
-        self.score = nn.Linear(hidden, 1)
-        self.gates = nn.ModuleList(LayerGate(n, self.cell, self.score) for n in channels)
-
-    def by_segment(self) -> dict[str, nn.Module]:
-        """The gates under the names of :func:`dynrt.zoo.gates.segments`."""
-        return {f"block{at}": gate for at, gate in zip(self.positions, self.gates, strict=True)}
+        channels = {f"block{at}": n for at, n in blocks.items()}
+        super().__init__(channels, project=project, hidden=hidden)
+        self.positions = tuple(blocks)
 
 
 def skippable(backbone: ResNet, *, first: bool = False) -> dict[int, int]:

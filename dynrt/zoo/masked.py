@@ -19,6 +19,23 @@ from dynrt.zoo.resnet import BasicBlock
 KEPT_FROM = 0.5
 
 
+def kept_channels(mask: Tensor, groups: int, channels: int, training: bool) -> Tensor:
+    """1 on the channels of kept groups, 0 on the others: ``(n, channels, 1, 1)``.
+
+    Args:
+        mask: ``(n, groups)``; a group is kept from :data:`KEPT_FROM` on.
+        groups: of the channels; all alike.
+        channels: how many there are.
+        training: whether the mask gets the gradient of the 0 or 1 (straight through).
+    """
+    kept = (mask >= KEPT_FROM).to(mask.dtype)
+    if training and mask.requires_grad:
+        kept = kept + (mask - mask.detach())
+    size = channels // groups
+    # Sizes that do not come from x, so that the exported graph keeps them on the mask's side.
+    return kept[:, :, None].expand(-1, -1, size).reshape(-1, groups * size, 1, 1)
+
+
 class MaskedBlock(BasicBlock):
     """A basic block with a mask on the channels between its convolutions; the same weights.
 
@@ -53,17 +70,9 @@ class MaskedBlock(BasicBlock):
         The gradient of the mask is that of the 0 or 1 it stands for (straight through).
         """
         y = functional.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y * self._spelt(mask)))
+        kept = kept_channels(mask, self.groups, self.conv1.out_channels, self.training)
+        y = self.bn2(self.conv2(y * kept))
         return functional.relu(y + self.shortcut(x))
-
-    def _spelt(self, mask: Tensor) -> Tensor:
-        """1 on the channels of kept groups, 0 on the others: ``(n, c_out, 1, 1)``."""
-        kept = (mask >= KEPT_FROM).to(mask.dtype)
-        if self.training and mask.requires_grad:
-            kept = kept + mask - mask.detach()
-        size = self.conv1.out_channels // self.groups
-        # Sizes that do not come from x, so that the exported graph keeps them on the mask's side.
-        return kept[:, :, None].expand(-1, -1, size).reshape(-1, self.groups * size, 1, 1)
 
 
 class MaskGate(nn.Module):

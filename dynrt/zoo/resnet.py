@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dynrt.errors import DynrtError
+from dynrt.zoo.chain import Chain, Unit
+from dynrt.zoo.parts import MeanPool
 
 
 class BasicBlock(nn.Module):
@@ -100,6 +102,31 @@ class ResNet(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """All ``3k`` blocks in order."""
         return [*self.layer1, *self.layer2, *self.layer3]
+
+    def chain(self) -> Chain:
+        """Stem, ``block1``, ``block2``, ..., and the linear layer behind a global average pool."""
+        units: list[Unit] = []
+        for stage, layer in enumerate((self.layer1, self.layer2, self.layer3)):
+            for at, block in enumerate(layer):
+                if not isinstance(block, BasicBlock):
+                    raise DynrtError(f"layer{stage + 1}.{at} is no basic block")
+                c_in, c_out = block.conv1.in_channels, block.conv1.out_channels
+                unit = Unit(
+                    name=f"block{len(units) + 1}",
+                    path=f"layer{stage + 1}.{at}",
+                    module=block,
+                    stage=stage,
+                    c_in=c_in,
+                    c_out=c_out,
+                    skippable=at > 0 and block.stride == 1 and c_in == c_out,
+                )
+                units.append(unit)
+        return Chain(
+            stem=Stem(self.conv1, self.bn1),
+            units=tuple(units),
+            pool=MeanPool(),
+            classifier=self.linear,
+        )
 
     def stem(self, x: Tensor) -> Tensor:
         """``(n, 3, h, w)`` to the input of the first block, ``(n, width, h, w)``."""

@@ -125,8 +125,6 @@ class Masked(nn.Module):
             out = self.second(torch.softmax(y * wide, 1))
         elif self.form == "entering":
             out = self.second(torch.cat([x, x], 1) * wide)
-        elif self.form == "given":
-            out = y * wide
         else:
             out = self.second(y * wide)
         return out
@@ -147,7 +145,7 @@ def exported(form: str) -> tuple[bytes, ComputeNode]:
 
 @pytest.mark.parametrize(
     "form",
-    ["soft", "grouped", "late", "shared", "twice", "sum", "pooled", "softmax", "entering", "given"],
+    ["soft", "grouped", "late", "shared", "twice", "sum", "pooled", "softmax", "entering"],
 )
 def test_a_mask_that_saves_nothing_marks_nothing(form: str) -> None:
     data, node = exported(form)

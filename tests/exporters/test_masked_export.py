@@ -93,9 +93,6 @@ class Masked(nn.Module):
         if self.how == "interleaved":
             spelt = kept[:, None, :].expand(-1, 4, -1).reshape(-1, 8, 1, 1)
         y = self.first(x)
-        if self.how == "output":
-            out: Tensor = self.second(y) * spelt
-            return out
         if self.how == "added":
             return self.second(y + spelt)  # type: ignore[no-any-return]
         if self.how == "read twice":
@@ -107,7 +104,7 @@ class Masked(nn.Module):
 
 @pytest.mark.parametrize(
     "how",
-    ["soft", "interleaved", "output", "added", "read twice", "unused", "depthwise"],
+    ["soft", "interleaved", "added", "read twice", "unused", "depthwise"],
 )
 def test_a_mask_that_stands_elsewhere_is_an_error(how: str) -> None:
     with pytest.raises(ExportError, match="node 'block': mask 'mask' does not multiply"):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from dynrt.errors import RecipeError
 from dynrt.train import load_recipe, recipe_names
-from dynrt.train.recipe import GateStage, NetworkStage
+from dynrt.train.recipe import GatedStage, GateStage, NetworkStage
 from dynrt.train.recipe_file import _recipe
-from tests.train.tiny import tiny_recipe
+from tests.train.tiny import gated_recipe, tiny_recipe
 
 
 def _load(folder: Path, text: str) -> None:
@@ -22,7 +22,26 @@ def _load(folder: Path, text: str) -> None:
 
 
 def test_a_recipe_per_published_model() -> None:
-    assert recipe_names() == ("resnet38-ddi", "resnet74-ddi")
+    names = recipe_names()
+    assert list(names) == sorted(names)
+    assert {"resnet38-ddi", "resnet74-ddi", "resnet74-iadi-ddi"} <= set(names)
+    for network in ("resnet38", "resnet74"):
+        kinds = ("layer", "output", "both", "inner", "energy")
+        assert {f"{network}-iadi-{k}-{t}" for k in kinds for t in (45, 65)} <= set(names)
+    assert {f"densenet100-iadi-{k}-45" for k in ("layer", "output", "both")} <= set(names)
+    assert {f"dgates-{n}-main" for n in ("resnet56", "resnet74", "densenet100")} <= set(names)
+
+
+#: Stages by the beginning of a recipe's name.
+STAGES = {
+    "dgates": ["base", "gates"],
+    "resnet74-iadi-ddi": ["base", "open", "iadi", "ddi", "gates"],
+    "resnet38-ddi": ["base", "branches", "gates"],
+    "resnet74-ddi": ["base", "branches", "gates"],
+    "resnet38-iadi": ["base", "open", "iadi"],
+    "resnet74-iadi": ["base", "open", "iadi"],
+    "densenet100-iadi": ["base", "open", "iadi"],
+}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -31,7 +50,22 @@ def test_recipes_that_come_with_dynrt_are_right(name: str, schedule: str) -> Non
     recipe = load_recipe(name, schedule=schedule)
     assert recipe.name == name
     assert recipe.schedule == schedule
-    assert list(recipe.stages) == ["base", "branches", "gates"]
+    assert list(recipe.stages) == next(s for n, s in STAGES.items() if name.startswith(n))
+    assert (recipe.gates is not None) == ("iadi" in recipe.stages)
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if "iadi" in n])
+def test_gates_are_trained_as_the_paper_says_on_its_schedule(name: str) -> None:
+    stage = load_recipe(name, schedule="paper").stages["iadi"]
+    assert isinstance(stage, GatedStage)
+    descent = stage.descent
+    assert (stage.alpha, stage.band, stage.gate_rate) == (2e-4, 0.0, 1.0)
+    assert (descent.rate.peak, descent.momentum, descent.weight_decay) == (0.05, 0.9, 1e-4)
+    # 50,000 steps of 351 an epoch
+    assert descent.epochs == round(50_000 / (45_000 // 128))
+    opening = load_recipe(name, schedule="paper").stages["open"]
+    assert isinstance(opening, GatedStage)
+    assert (opening.target, opening.resource.kind) == (0.0, "skipping")
 
 
 def test_resnet38_cpu_is_what_made_the_published_weights() -> None:
@@ -56,7 +90,7 @@ def test_resnet74_goes_on_from_its_warm_start() -> None:
     base = load_recipe("resnet74-ddi").stages["base"]
     assert isinstance(base, NetworkStage)
     assert base.start is not None
-    assert base.start.file == "resnet74_start_cifar10.safetensors"
+    assert base.start.file == "resnet74_stage1_cifar10.safetensors"
 
 
 def test_the_papers_schedule_is_equation_4() -> None:
@@ -148,9 +182,84 @@ def test_wrong_weights_are_named(tmp_path: Path, extra: str, message: str) -> No
         _load(tmp_path, tiny_recipe(stages=("base",), extra=extra))
 
 
-def test_gates_need_branches(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="it only after a stage 'branches'"):
-        _load(tmp_path, tiny_recipe(stages=("base", "gates")))
+def test_d_gates_stand_on_branches_or_on_the_bare_backbone(tmp_path: Path) -> None:
+    _load(tmp_path, tiny_recipe(stages=("base", "gates")))
+    _load(tmp_path, tiny_recipe())
+
+
+def _without(text: str, stage: str) -> str:
+    """A recipe without a stage, whose tables begin with its header."""
+    start = text.index(f"[stages.{stage}]")
+    end = text.find("[stages.", start + 1)
+    return text[:start] + (text[end:] if end > 0 else "")
+
+
+def test_stages_need_the_ones_before_them(tmp_path: Path) -> None:
+    text = gated_recipe(d_gates=False)
+    _load(tmp_path, text)
+    with pytest.raises(RecipeError, match=r"stages\.iadi = \{\}: it only after a stage 'open'"):
+        _load(tmp_path, _without(text, "open"))
+    with pytest.raises(RecipeError, match=r"stages\.ddi = \{\}: it only after a stage 'iadi'"):
+        _load(tmp_path, _without(text, "iadi"))
+    gates = text.index("[gates]")
+    with pytest.raises(RecipeError, match=r"open = \{\}: it only in a recipe with a table 'gates'"):
+        _load(tmp_path, text[:gates] + text[text.index("[stages.base.paper]") :])
+
+
+def test_branches_and_gates_do_not_go_together(tmp_path: Path) -> None:
+    branches = tiny_recipe(stages=("base", "branches"))
+    with pytest.raises(RecipeError, match=r"open = \{\}: it only without a stage 'branches'"):
+        _load(tmp_path, gated_recipe() + branches[branches.index("[stages.branches.paper]") :])
+    dense = gated_recipe(network=DENSE)
+    dense = dense[: dense.index("[stages.open]")]
+    with pytest.raises(RecipeError, match=r"branches = \{\}: it only for a ResNet"):
+        _load(tmp_path, dense + branches[branches.index("[stages.branches.paper]") :])
+
+
+DENSE = 'family = "densenet"\ndepth = 16\ngrowth = 4\nbottleneck = true\ncompression = 0.5'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('family = "densenet"', 'family = "vgg"', "family = 'vgg': 'resnet' or 'densenet'"),
+        ("depth = 16", "depth = 17", "depth = 17: 6n \\+ 4"),
+        ("bottleneck = true", "bottleneck = 1", "bottleneck = 1: true or false"),
+        ("compression = 0.5", "compression = 0.0", "compression = 0.0: a number from 0.05"),
+        ("growth = 4", "width = 4", "growth is missing"),
+        ("layer = true", 'layer = "yes"', "gates.layer = 'yes': true or false"),
+        ('channel = "output"', 'channel = "all"', "gates.channel = 'all': 'none' or 'output'"),
+        (
+            'layer = true\nchannel = "output"',
+            'layer = false\nchannel = "none"',
+            "'output' or 'inner' without layer gates",
+        ),
+        ("group_channels = 1", "group_channels = 0", "group_channels = 0"),
+        ("target = 0.3", "target = 1.5", "target = 1.5: a number from 0 to 1"),
+        ("alpha = 0.2", "alpha = -1", "alpha = -1"),
+        ("band = 0.05", "band = 2", "band = 2"),
+        ("gate_rate = 0.5", "gate_rate = 0", "gate_rate = 0"),
+        ("gate_rate = 0.5", "epoch_share = 0", "epoch_share = 0"),
+        ("clip_norm = 1.0", "clip_norm = 0", "clip_norm = 0"),
+        ('resource = "computation"', 'resource = "time"', "resource = 'time': 'skipping' or"),
+        ('resource = "computation"', 'resource = "energy"', "hardware is missing"),
+        ('resource = "computation"', 'resource = "skipping"\ntable = "t"', "table = 't': no such"),
+        (
+            "alpha = 0.2",
+            "alpha = 0.2\ncpu.alpha = 0.3",
+            r"cpu.alpha = 0.3: it here or in .*stages.open, not in both",
+        ),
+        ("seed = 0", 'seed = 0\nexit_points = "block1"', "exit_points = 'block1': a list of 1"),
+        ("seed = 0", "seed = 0\nexit_points = [1]", "exit_points = .*: a list of 1 to 64 texts"),
+    ],
+)
+def test_each_wrong_field_of_gates_is_named(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = gated_recipe(network=DENSE)
+    assert old in text
+    with pytest.raises(RecipeError, match=f"^r.toml: .*{message}"):
+        _load(tmp_path, text.replace(old, new, 1))
 
 
 def test_the_base_is_always_there(tmp_path: Path) -> None:
@@ -159,7 +268,9 @@ def test_the_base_is_always_there(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(RecipeError, match="resnet99: no such recipe file; dynrt has resnet38-ddi"):
+    with pytest.raises(
+        RecipeError, match=r"resnet99: no such recipe file; dynrt has .*resnet38-ddi"
+    ):
         load_recipe("resnet99")
 
 

@@ -16,6 +16,7 @@ from dynrt.errors import DataError, RecipeError
 from dynrt.train import Progress, load_recipe, train
 from dynrt.train.checkpoint import read_tensor_file
 from dynrt.train.networks import new_backbone, new_branched
+from dynrt.train.recipe import NetworkSpec
 from tests.train.tiny import Bench, StopAfter, same_tensors, tiny_pictures, tiny_recipe
 
 TEACHER = """
@@ -58,6 +59,7 @@ def test_a_run_learns_and_leaves_its_stages(bench: Bench) -> None:
 
 def test_weights_have_plain_keys(bench: Bench) -> None:
     spec = load_recipe(bench.recipe).network
+    assert isinstance(spec, NetworkSpec)
     out = bench.folder / "whole"
     base, branches = (load_file(out / f"{s}.safetensors") for s in ("base", "branches"))
     assert base.keys() == new_backbone(spec, seed=0).state_dict().keys()

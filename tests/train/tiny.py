@@ -125,3 +125,58 @@ def same_tensors(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool
     return a.keys() == b.keys() and all(
         a[k].dtype == b[k].dtype and a[k].numpy().tobytes() == b[k].numpy().tobytes() for k in a
     )
+
+
+_GATED = """
+[stages.{stage}]
+batch = 16
+momentum = 0.9
+momentum_at_peak = 0.9
+weight_decay = 5e-4
+precision = "float32"
+channels_last = true
+exit_weights = {weights}
+resource = "{resource}"
+target = {target}
+alpha = 0.2
+band = 0.05
+gate_rate = 0.5
+clip_norm = 1.0
+rate = {{ kind = "one-cycle", peak = 0.1, warmup = 0.25, start_divisor = 10.0, end_divisor = 1e3 }}
+cpu.epochs = {epochs}
+paper.epochs = {epochs}
+"""
+
+
+def gated_recipe(
+    *,
+    network: str = "depth = 14\nwidth = 4",
+    gates: str = 'layer = true\nchannel = "output"\ngroup_channels = 1',
+    epochs: int = 2,
+    ddi: bool = True,
+    d_gates: bool = True,
+    resource: str = "computation",
+    extra: str = "",
+) -> str:
+    """A recipe of the stages ``base``, ``open``, ``iadi``, ``ddi`` and ``gates``.
+
+    Networks of two units a stage: three branches and the last exit. ``extra`` is put at the end of stage ``iadi``.
+    """
+    text = HEAD.format(seed=0).replace("depth = 8\nwidth = 4", network) + f"[gates]\n{gates}\n"
+    for schedule in ("paper", "cpu"):
+        text += _STAGE.format(
+            stage="base", schedule=schedule, epochs=epochs, peak=0.1, weights="[1.0]"
+        )
+    rows = [("open", "skipping", 0.0, "[1.0]"), ("iadi", resource, 0.3, "[1.0]")]
+    if ddi:
+        rows.append(("ddi", "computation", 0.3, "[0.5, 0.5, 0.5, 1.0]"))
+    for stage, kind, target, weights in rows:
+        text += _GATED.format(
+            stage=stage, resource=kind, target=target, weights=weights, epochs=epochs
+        )
+        if stage == "iadi":
+            text += extra
+    if ddi and d_gates:
+        for schedule in ("paper", "cpu"):
+            text += _GATES.format(schedule=schedule, epochs=epochs)
+    return text

@@ -1,0 +1,365 @@
+"""DDI's gated networks (Wang et al., section III): a backbone whose units and channels are skipped.
+
+Per picture a layer gate decides on a unit, and where the unit runs a channel gate decides on its
+channels (MGL2S, equation 3). Decisions are 0 or 1 in training too, so that batch norm sees the
+features that it will see later; the gates get the gradient of the score that was rounded (straight
+through). A batch is computed whole: what is skipped costs time here, and none in an exported bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from dynrt.errors import DynrtError
+from dynrt.zoo.branches import Branch, BranchHead, DenseBranch
+from dynrt.zoo.chain import Backbone, Chain, Unit
+from dynrt.zoo.channel_gates import (
+    ChannelGate,
+    DenseOutputMasked,
+    LightGate,
+    OutputMasked,
+    spread,
+    whole_groups,
+)
+from dynrt.zoo.densenet import BOTTLENECK, DenseLayer, DenseNet, MaskedDenseLayer
+from dynrt.zoo.layer_gates import GATE_WIDTH, LayerGate, UnitGates
+from dynrt.zoo.masked import KEPT_FROM, MaskedBlock, MaskGate
+from dynrt.zoo.parts import ExitPart, GatedPart, GatedParts, MeanPool
+from dynrt.zoo.resnet import BasicBlock, ResNet
+
+#: How the names of the gates' parameters begin.
+LAYER_GATES, CHANNEL_GATES = "layer_gates.", "channel_gates."
+ChannelKind = Literal["none", "output", "inner"]
+LayerKeep = Literal["all", "gates"]
+
+
+class GatedOutput(NamedTuple):
+    """What a gated network gives for ``n`` pictures.
+
+    Attributes:
+        logits: of every exit in order, ``(n, classes)``; ``final`` is last.
+        layer: ``(n, gated units)``, 1 where the unit runs and 0 where it is skipped.
+        layer_scores: ``(n, gated units)``, the gates' scores in 0..1.
+        channel: per channel-gated unit ``(n, groups)``, 1 where a group is computed; 0 for all
+            groups of a unit that is skipped.
+    """
+
+    logits: tuple[Tensor, ...]
+    layer: Tensor
+    layer_scores: Tensor
+    channel: tuple[Tensor, ...]
+
+
+class GatedNetwork(nn.Module):
+    """A backbone with layer gates, channel gates and branches, each if wanted.
+
+    The gated units are those that a chain calls skippable: all but the first of every stage.
+
+    Args:
+        backbone: a :class:`ResNet` or :class:`DenseNet`, or another network with a ``chain``. With
+            ``inner`` channels its units are replaced by masked ones with the same weights.
+        layer: whether units have layer gates.
+        channel: ``output``: on a unit's output channels; ``inner``: between its convolutions.
+        group_channels: that a channel gate keeps or drops together.
+        branches: whether DDI's branch exits are added, two per stage.
+
+    Attributes:
+        unit_names: in order.
+        gated, channelled: names of the units with a layer gate, with a channel gate.
+        exit_names: ``exit1``, ..., ``final``.
+        exit_after: the unit that each exit stands behind.
+
+    Raises:
+        DynrtError: nothing can be skipped, channels are no whole groups, or there are no such gates
+            or branches for this backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        layer: bool = True,
+        channel: ChannelKind = "none",
+        group_channels: int = 1,
+        branches: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(backbone, nn.Module):
+            raise DynrtError(f"a backbone is a torch module, not {type(backbone).__name__}")
+        units = [u for u in backbone.chain().units if u.skippable]
+        if not units:
+            raise DynrtError(f"a {type(backbone).__name__} so small has no unit to skip")
+        self.kind: ChannelKind = channel
+        self.groups = {
+            u.name: _groups(u, channel, group_channels) for u in units if channel != "none"
+        }
+        if channel == "inner":
+            for unit in units:
+                backbone.set_submodule(unit.path, _inner_masked(unit, self.groups[unit.name]))
+        self.backbone = backbone
+        self.chain: Chain = backbone.chain()
+        self.unit_names = tuple(u.name for u in self.chain.units)
+        self.gated = tuple(u.name for u in units) if layer else ()
+        self.channelled = tuple(self.groups)
+        self.layer_gates = UnitGates({u.name: u.c_in for u in units}) if layer else None
+        self.channel_gates = (
+            nn.ModuleList(_channel_gate(u, channel, self.groups[u.name]) for u in units)
+            if self.groups
+            else None
+        )
+        places = _branch_places(self.chain) if branches else ()
+        self.branches = (
+            nn.ModuleList(_branch(backbone, self.chain, u) for u in places) if branches else None
+        )
+        self.exit_names = (*(f"exit{i}" for i in range(1, len(places) + 1)), "final")
+        self.exit_after: Mapping[str, str] = dict(
+            zip(self.exit_names, (*(u.name for u in places), self.unit_names[-1]), strict=True)
+        )
+        self._keep: LayerKeep = "gates"
+        self._frozen = False
+
+    def freeze_backbone(self) -> None:
+        """Let the backbone learn nothing: neither weights nor batch norm's averages."""
+        self._frozen = True
+        self.backbone.requires_grad_(requires_grad=False)
+        self.backbone.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but a frozen backbone stays as it is used."""
+        super().train(mode)
+        if self._frozen:
+            self.backbone.eval()
+        return self
+
+    def set_layer(self, keep: LayerKeep) -> None:
+        """Follow the layer ``gates``, or run ``all`` units whatever they say."""
+        self._keep = keep
+
+    def branch(self, index: int) -> BranchHead:
+        """The branch of exit ``index + 1``.
+
+        Raises:
+            DynrtError: the network has no branches.
+        """
+        if self.branches is None:
+            raise DynrtError("this gated network has no branches")
+        return cast("BranchHead", self.branches[index])
+
+    def forward(self, x: Tensor) -> GatedOutput:
+        """Normalised pictures ``(n, 3, h, w)``, float."""
+        maps, x, layer, scores, channel = self._run(x)
+        logits = [self.branch(i)(seen) for i, seen in enumerate(maps)]
+        logits.append(self.chain.classifier(self.chain.pool(x)))
+        return GatedOutput(tuple(logits), layer, scores, channel)
+
+    def pooled(self, x: Tensor) -> list[Tensor]:
+        """Normalised pictures ``(n, 3, h, w)`` to each branch's vector ``(n, feature_size)``."""
+        maps = self._run(x)[0]
+        return [self.branch(i).pooled(seen) for i, seen in enumerate(maps)]
+
+    def _run(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Maps at the branches, the last map, decisions, scores, and masks."""
+        count = len(x)
+        x = self.chain.stem(x)
+        gates = dict(
+            zip(self.gated, self.layer_gates.gates if self.layer_gates else (), strict=True)
+        )
+        masks = dict(zip(self.channelled, self.channel_gates or (), strict=True))
+        h = c = torch.zeros(count, GATE_WIDTH)
+        wanted = set(self.exit_after.values()) if self.branches is not None else set()
+        last = self.unit_names[-1]
+        maps, layers, scores, channels = list[Tensor](), list[Tensor](), list[Tensor](), []
+        previous = x
+        for unit in self.chain.units:
+            runs = mask = None
+            if unit.name in gates:
+                score, h, c = _step(gates[unit.name], x, h, c)
+                runs = _hard(score) if self._keep == "gates" else torch.ones_like(score)
+                scores.append(score)
+                layers.append(runs)
+            if unit.name in masks:
+                mask = _hard(masks[unit.name](x).float())
+                channels.append(mask if runs is None else mask * runs)
+            new = self._unit(unit, x, previous, runs, mask)
+            x, previous = (torch.cat([x, new], 1), new) if unit.dense else (new, x)
+            if unit.name in wanted and unit.name != last:
+                maps.append(x)
+        empty = torch.zeros(count, 0)
+        return (
+            maps,
+            x,
+            torch.cat(layers, 1) if layers else empty,
+            torch.cat(scores, 1) if scores else empty,
+            tuple(channels),
+        )
+
+    def _unit(
+        self, unit: Unit, x: Tensor, previous: Tensor, runs: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """A unit's output; ``runs`` is ``(n, 1)`` and ``mask`` ``(n, groups)``, both 0 or 1."""
+        passes = previous if unit.dense else x
+        if mask is not None and self.kind == "inner":
+            new = unit.module(x, mask.to(x.dtype))
+        else:
+            new = unit.module(x)
+        if mask is not None and self.kind == "output":
+            kept = mask if runs is None else mask * runs
+            return _choose(new, passes, spread(kept, unit.c_out))
+        return new if runs is None else _choose(new, passes, runs[:, :, None, None])
+
+    def export_parts(self) -> GatedParts:
+        """The network in modules that run one after another, in evaluation mode, weights shared."""
+        gates = self.layer_gates.by_segment() if self.layer_gates is not None else {}
+        masks = dict(zip(self.channelled, self.channel_gates or (), strict=True))
+        parts = [GatedPart(name="stem", module=self.chain.stem)]
+        for unit in self.chain.units:
+            module = unit.module
+            if unit.name in masks and self.kind == "output":
+                groups = self.groups[unit.name]
+                module = (
+                    DenseOutputMasked(module, unit.c_out, groups)
+                    if unit.dense
+                    else OutputMasked(module, unit.c_out, groups)
+                )
+            parts.append(
+                GatedPart(
+                    name=unit.name,
+                    module=module,
+                    layer_gate=gates.get(unit.name),
+                    channel_gate=masks.get(unit.name),
+                    dense=unit.dense,
+                    previous=unit.dense and unit.name in masks and self.kind == "output",
+                )
+            )
+        exits = [
+            ExitPart(
+                name=name,
+                after=self.exit_after[name],
+                pooled=MeanPool(branch.features),
+                classifier=branch.classifier,
+            )
+            for i, name in enumerate(self.exit_names[:-1])
+            for branch in [self.branch(i)]
+        ]
+        final = ExitPart(
+            name=self.exit_names[-1],
+            after=self.unit_names[-1],
+            pooled=self.chain.pool,
+            classifier=self.chain.classifier,
+        )
+        for module in (p for part in parts for p in _modules(part)):
+            module.eval()
+        for one in (*exits, final):
+            one.pooled.eval()
+        return GatedParts(
+            parts=tuple(parts),
+            exits=(*exits, final),
+            state={"h": GATE_WIDTH, "c": GATE_WIDTH} if self.gated else {},
+        )
+
+
+def _modules(part: GatedPart) -> list[nn.Module]:
+    return [m for m in (part.module, part.layer_gate, part.channel_gate) if m is not None]
+
+
+# --- decisions
+
+
+class _Choose(torch.autograd.Function):
+    """``y`` where ``keep`` is 1 and ``x`` where it is 0, to the bit.
+
+    The gradient is that of ``keep * y + (1 - keep) * x``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, keep: Tensor) -> Tensor:
+        """Choose; ``keep`` broadcasts over height and width."""
+        kept = (keep >= KEPT_FROM).to(y.dtype)
+        ctx.save_for_backward(y, x, kept)
+        ctx.keep_dtype = keep.dtype
+        # Exact at 0 and 1, and three times as fast as torch.where.
+        return torch.lerp(x, y, kept)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of all three."""
+        y, x, kept = ctx.saved_tensors
+        of_y = grad * kept
+        over = (2, 3) if kept.shape[1] > 1 else (1, 2, 3)
+        of_keep = (grad * (y - x)).sum(over, keepdim=True)
+        return of_y, grad - of_y, of_keep.to(ctx.keep_dtype)
+
+
+def _choose(y: Tensor, x: Tensor, keep: Tensor) -> Tensor:
+    chosen: Tensor = _Choose.apply(y, x, keep)
+    return chosen
+
+
+def _hard(score: Tensor) -> Tensor:
+    """Exactly 0 or 1, with the gradient of ``score``."""
+    return (score >= KEPT_FROM).to(score.dtype) + (score - score.detach())
+
+
+def _step(gate: LayerGate, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer gate in float32, whatever precision the features have."""
+    with torch.autocast(x.device.type, enabled=False):
+        return gate.step(x.mean((2, 3)).float(), h, c)
+
+
+# --- building
+
+
+def _groups(unit: Unit, kind: ChannelKind, size: int) -> int:
+    channels = unit.c_out
+    if kind == "inner":
+        if isinstance(unit.module, BasicBlock):
+            channels = unit.module.conv1.out_channels
+        elif isinstance(unit.module, DenseLayer) and unit.module.middle:
+            channels = unit.module.middle
+        else:
+            raise DynrtError(f"{unit.name}: there are no two convolutions to gate the channels of")
+    return whole_groups(channels, size, unit.name)
+
+
+def _inner_masked(unit: Unit, groups: int) -> nn.Module:
+    if isinstance(unit.module, BasicBlock):
+        return MaskedBlock.of(unit.module, groups=groups)
+    return MaskedDenseLayer.of(cast("DenseLayer", unit.module), groups=groups)
+
+
+def _channel_gate(unit: Unit, kind: ChannelKind, groups: int) -> nn.Module:
+    if kind == "inner":
+        return MaskGate(unit.c_in, groups)
+    first = next(m for m in unit.module.modules() if isinstance(m, nn.Conv2d))
+    middle = max(1, first.out_channels // 2)
+    if unit.dense and first.kernel_size != (1, 1):  # no bottleneck: as if there were one
+        middle = max(1, BOTTLENECK * unit.c_out // 2)
+    if unit.dense:
+        return LightGate(unit.c_in, middle, unit.c_out, groups)
+    if first.kernel_size == (1, 1):
+        return LightGate(unit.c_in, middle, middle, groups)
+    return ChannelGate(unit.c_in, groups)
+
+
+def _branch_places(chain: Chain) -> tuple[Unit, ...]:
+    """The units behind which branches stand: about 1/4 and 3/4 of each stage."""
+    places = []
+    for stage in chain.stages():
+        units = [u for u in stage if u.dense or not any(v.dense for v in stage)]
+        inside = {max(1, len(units) // 4), max(1, 3 * len(units) // 4)}
+        places += [units[at - 1] for at in sorted(inside)]
+    return tuple(places)
+
+
+def _branch(backbone: nn.Module, chain: Chain, unit: Unit) -> BranchHead:
+    if isinstance(backbone, DenseNet):
+        return DenseBranch(unit.c_behind, unit.stage, classes=chain.classes)
+    if isinstance(backbone, ResNet):
+        stage = chain.stages()[unit.stage]
+        early = stage.index(unit) + 1 == max(1, len(stage) // 4)
+        return Branch(unit.stage, early=early, width=backbone.width, classes=chain.classes)
+    raise DynrtError(f"branches are not made for a {type(backbone).__name__}")
