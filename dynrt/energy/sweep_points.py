@@ -86,18 +86,18 @@ def points(texts: Sequence[str]) -> tuple[Point, ...]:
         key, sign, values = text.partition("=")
         if not sign or key not in _SETS:
             raise HardwareError(
-                f"sweep {text[:80]!r}: write KEY=VALUES; the keys are {', '.join(KEYS)}"
+                f"sweep {_shown(text)}: write KEY=VALUES; the keys are {', '.join(KEYS)}"
             )
         for name in _SETS[key]:
             if name in seen:
-                raise HardwareError(f"sweep {text[:80]!r}: {seen[name]} sets {name} already")
+                raise HardwareError(f"sweep {_shown(text)}: {seen[name]} sets {name} already")
             seen[name] = key
         axis = tuple(_changes(key, value) for value in _values(key, values, text))
         axes.append(axis)
         count *= len(axis)
         if count > MOST_POINTS:
             raise HardwareError(
-                f"sweep {text[:80]!r}: {count} points; the limit is {MOST_POINTS} points"
+                f"sweep {_shown(text)}: {count} points; the limit is {MOST_POINTS} points"
             )
     return tuple(_point(parts) for parts in itertools.product(*axes))
 
@@ -129,7 +129,7 @@ def _values(key: str, values: str, text: str) -> list[int | str | tuple[int, int
     """The values of one key in the order in which they are written, each once."""
     found: dict[int | str | tuple[int, int], None] = {}
     for item in values.split(","):
-        place = f"sweep {text[:80]!r}: {item[:40]!r}"
+        place = f"sweep {_shown(text)}: {_shown(item)}"
         if key == "dataflow":
             if item not in DATAFLOWS:
                 raise HardwareError(f"{place} is no dataflow: {', '.join(DATAFLOWS)}")
@@ -170,3 +170,9 @@ def _range(item: str, place: str, most: int) -> Sequence[int]:
     if len(numbers) == 3:
         return range(first, last + 1, numbers[2])
     return [first << step for step in range((last // first).bit_length())]
+
+
+def _shown(text: str) -> str:
+    """``text`` as one line of at most 80 characters, whatever is in it."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= 80 else quoted[:77] + "..."
