@@ -111,7 +111,8 @@ class PriceControl:
             low = min(means[0], average)
             wanted = low + (average - low) * fill / _LOW
         elif fill > _HIGH:
-            wanted += max(0.0, means[-1] - average) * (fill - _HIGH) / (1 - _HIGH)
+            share = (fill - _HIGH) / (1 - _HIGH)  # exactly 1 for a full bucket
+            wanted = average * (1 - share) + max(means[-1], average) * share
         return max(0, bisect.bisect_right(means, wanted) - 1)
 
     @property

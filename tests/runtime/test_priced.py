@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynrt.errors import BudgetError
@@ -140,6 +140,7 @@ def test_whoever_keeps_to_the_limits_keeps_the_average(
     means=st.lists(st.integers(1, 100), min_size=2, max_size=6, unique=True).map(sorted),
     average=st.integers(1, 120),
 )
+@example(means=[1, 94], average=1)  # 93 * 0.1 / 0.1 is not quite 93
 def test_the_fuller_the_bucket_the_dearer_the_level(means: list[int], average: int) -> None:
     control = PriceControl(means, average=average, capacity=100 * average, cap=None, dearest=150)
     levels: list[int] = []
