@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +21,7 @@ from dynrt.errors import (
     MissingExtraError,
 )
 from dynrt.workers import HERE, Failure, Spread, Work, spread_over
-from tests.energy_cases import require
+from tests.ray_runs import said_on_ray
 
 
 class Counted:
@@ -166,19 +164,7 @@ print(json.dumps([same, not ray.is_initialized(), said]))
 
 
 def test_a_ray_cluster_gives_the_same(tmp_path: Path) -> None:
-    require("ray", "ray")
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", _ON_RAY],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(root), "RAY_USAGE_STATS_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    same, left, (nobody, wrong, refused) = json.loads(done.stdout.splitlines()[-1])
+    same, left, (nobody, wrong, refused) = said_on_ray(_ON_RAY, tmp_path)
     assert same == [True, True]
     assert left
     assert nobody.startswith("ray at 127.0.0.1:1: nobody answers there")

@@ -180,6 +180,28 @@ class Keep(Enum):
     KEEP = "keep"
 
 
+def encode_again(bundle: Bundle, *, limits: Limits) -> tuple[Bundle, dict[str, bytes]]:
+    """``bundle`` from its parts, checked anew, and the bytes of all its members.
+
+    Raises:
+        BundleError: a reader would refuse it.
+        GraphError: the graph breaks an invariant.
+    """
+    return encode_bundle(
+        name=bundle.name,
+        graph=bundle.graph,
+        models=bundle.models,
+        labels=bundle.labels,
+        preprocessing=bundle.preprocessing,
+        card=bundle.card,
+        provenance=bundle.provenance,
+        layers=bundle.layers,
+        counts=bundle.counts,
+        energy=bundle.energy,
+        limits=limits,
+    )
+
+
 def replace_parts(
     bundle: Bundle,
     *,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dynrt.bundle.archive import encode_archive
 from dynrt.bundle.atomic import put_file, put_folder
-from dynrt.bundle.build import encode_bundle
+from dynrt.bundle.build import encode_again
 from dynrt.bundle.limits import DEFAULT_LIMITS, Limits
 from dynrt.bundle.model import Bundle
 from dynrt.bundle.reader import compare_certificates
@@ -43,19 +43,7 @@ def write_bundle(
     target = Path(path)
     if "\x00" in os.fspath(target) or target.name in ("", ".."):
         raise BundleWriteError(f"{os.fspath(path)!a}: is no name for a file")
-    built, members = encode_bundle(
-        name=bundle.name,
-        graph=bundle.graph,
-        models=bundle.models,
-        labels=bundle.labels,
-        preprocessing=bundle.preprocessing,
-        card=bundle.card,
-        provenance=bundle.provenance,
-        layers=bundle.layers,
-        counts=bundle.counts,
-        energy=bundle.energy,
-        limits=limits,
-    )
+    built, members = encode_again(bundle, limits=limits)
     compare_certificates(bundle.certificate, built.certificate)
     if folder:
         put_folder(members, target, force=force)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dynrt.bundle import DEFAULT_LIMITS, Bundle
 from dynrt.bundle.archive import ArchiveMembers, encode_archive
-from dynrt.bundle.build import encode_bundle
+from dynrt.bundle.build import encode_again
 from dynrt.bundle.reader import read_members
 from dynrt.calibrate.pictures import prepare
 from dynrt.errors import CalibrationError
@@ -232,19 +232,7 @@ def packed(bundle: Bundle) -> bytes:
     """
     if not bundle.models:
         raise CalibrationError(f"{bundle.name} holds no models: it runs in this process only")
-    _, members = encode_bundle(
-        name=bundle.name,
-        graph=bundle.graph,
-        models=bundle.models,
-        labels=bundle.labels,
-        preprocessing=bundle.preprocessing,
-        card=bundle.card,
-        provenance=bundle.provenance,
-        layers=bundle.layers,
-        counts=bundle.counts,
-        energy=bundle.energy,
-        limits=DEFAULT_LIMITS,
-    )
+    _, members = encode_again(bundle, limits=DEFAULT_LIMITS)
     return b"".join(encode_archive(members))
 
 

@@ -248,10 +248,8 @@ import sys, itertools
 from dynrt.bundle import read_bundle, writer
 target, folder = sys.argv[1], sys.argv[2] == "True"
 both = [read_bundle(p) for p in sys.argv[3:5]]
-encoded = {b.name: writer.encode_bundle(
-    name=b.name, graph=b.graph, models=b.models, labels=b.labels, preprocessing=b.preprocessing,
-    card=b.card, provenance=b.provenance, limits=writer.DEFAULT_LIMITS) for b in both}
-writer.encode_bundle = lambda name, **_: encoded[name]
+encoded = {b.name: writer.encode_again(b, limits=writer.DEFAULT_LIMITS) for b in both}
+writer.encode_again = lambda b, **_: encoded[b.name]
 print("ready", flush=True)
 for i in itertools.count():
     writer.write_bundle(both[i % 2], target, force=True, folder=folder)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -22,7 +20,7 @@ from dynrt.errors import EnergyError, HardwareError, MissingExtraError
 from dynrt.ir.graph import NodeId
 from dynrt.ir.layers import ConvLayer
 from tests.energy.sweeping import CONV, NETWORK, whole
-from tests.energy_cases import require
+from tests.ray_runs import said_on_ray
 
 EYERISS = load_hardware("eyeriss")
 TABLE = load_table("eyeriss-normalised")
@@ -236,19 +234,7 @@ print(json.dumps([same, still, said]))
 
 
 def test_a_ray_cluster_gives_the_same(tmp_path: Path) -> None:
-    require("ray", "ray")
-    root = Path(__file__).parents[2]
-    run = subprocess.run(
-        [sys.executable, "-c", _ON_RAY],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(root), "RAY_USAGE_STATS_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    same, still, (nobody, wrong, huge) = json.loads(run.stdout.splitlines()[-1])
+    same, still, (nobody, wrong, huge) = said_on_ray(_ON_RAY, tmp_path)
     assert same
     assert still  # ours is ended; one that was there before is left as it was
     assert nobody.startswith("ray at 127.0.0.1:1: nobody answers there")
