@@ -31,7 +31,13 @@
     │   └── SimulatorError           SCALE-Sim failed on a layer, or does not take it
     ├── CalibrationError         no threshold meets the target, or too little data
     ├── ExportError              a module cannot be lowered to a bundle
-    │   └── ParityError              the written bundle does not compute what the module does
+    │   ├── ParityError              the written bundle does not compute what the module does
+    │   └── BoardFitError            a network does not fit the board; names operator and bytes
+    ├── MeasureError             a measurement session cannot go on
+    │   ├── LinkError                a port is missing, taken or unplugged
+    │   ├── MeterError               a meter does not answer, or not as its kind does
+    │   ├── BoardError               the board's agent refuses, or was reset
+    │   └── SessionError             a stored session is damaged, or lacks what is asked of it
     ├── RecipeError              a training recipe or checkpoint is wrong
     ├── OutputExistsError        would overwrite a file without leave
     └── MissingExtraError        an optional part is not installed; says what to type
@@ -191,6 +197,30 @@ class ExportError(DynrtError):
 
 class ParityError(ExportError):
     """The written bundle does not compute what the module computes."""
+
+
+class BoardFitError(ExportError):
+    """A network does not fit the board: the operator and the bytes are named."""
+
+
+class MeasureError(DynrtError):
+    """A measurement session cannot go on."""
+
+
+class LinkError(MeasureError):
+    """A port is missing, taken or unplugged."""
+
+
+class MeterError(MeasureError):
+    """A meter does not answer, or not as its kind does."""
+
+
+class BoardError(MeasureError):
+    """The board's agent refuses, is of another version, or was reset."""
+
+
+class SessionError(MeasureError):
+    """A stored session is damaged, or lacks what is asked of it."""
 
 
 class RecipeError(DynrtError):
