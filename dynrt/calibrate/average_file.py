@@ -20,7 +20,9 @@ from dynrt.calibrate.fields import (
     threshold_json,
 )
 from dynrt.calibrate.files import write_text
+from dynrt.calibrate.policy_file import calibration_of
 from dynrt.calibrate.scores import Resource
+from dynrt.calibrate.thresholds import Calibration
 from dynrt.errors import DataError
 from dynrt.runtime.priced import PriceLevel
 
@@ -81,6 +83,20 @@ def read_average(path: Path) -> AveragePolicy:
     value = read_json(path, what="average policy")
     try:
         return _policy(value)
+    except FieldError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_any_policy(path: Path) -> Calibration | AveragePolicy:
+    """Read a policy of either kind: fixed thresholds, or levels for a stream's average.
+
+    Raises:
+        DataError: the file is missing, too large, no JSON, or neither.
+    """
+    value = read_json(path, what="policy file")
+    average = isinstance(value, dict) and value.get("format") == FORMAT
+    try:
+        return _policy(value) if average else calibration_of(value)
     except FieldError as error:
         raise DataError(f"{path}: {error}") from error
 

@@ -131,7 +131,7 @@ class Evaluation:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Tally:
+class Tally:
     """Running sums under one budget; whole numbers, so that the order of batches is no matter."""
 
     exits: dict[str, int]
@@ -146,6 +146,7 @@ class _Tally:
     budget: Budget = field(default_factory=Budget)
 
     def add(self, result: Result, label: int) -> None:
+        """Take in one answer."""
         self.n += 1
         self.right += result.index == label
         self.macs += result.macs
@@ -161,7 +162,7 @@ class _Tally:
                 total, most = self.energies[name]
                 self.energies[name] = [total + spent, max(most, spent)]
 
-    def join(self, other: _Tally) -> None:
+    def join(self, other: Tally) -> None:
         """Take in the sums of other inputs."""
         self.n += other.n
         self.right += other.right
@@ -180,6 +181,7 @@ class _Tally:
             self.energies[name] = [total + more, max(most, dearest)]
 
     def point(self) -> EvaluationPoint:
+        """The figures, of at least one input."""
         mean = most = unit = None
         for name, (total, dearest) in self.energies.items():
             unit, to_unit = _UNITS[name]
@@ -234,7 +236,7 @@ def evaluate(
     wanted = list(dict.fromkeys([_NO_CAP, *(b or _NO_CAP for b in budgets)]))
     require_no_clock(wanted, spread)
     exits = dict.fromkeys(network.graph.exits, 0)
-    tallies = {b: _Tally(exits=dict(exits), budget=b) for b in wanted}
+    tallies = {b: Tally(exits=dict(exits), budget=b) for b in wanted}
     for task, tally in each_batch(
         network, _tallied, dataset, wanted, batch=batch, spread=spread, progress=progress
     ):
@@ -251,10 +253,10 @@ def evaluate(
     )
 
 
-def _tallied(station: Station, batch: Batch[Budget]) -> _Tally:
+def _tallied(station: Station, batch: Batch[Budget]) -> Tally:
     """One batch under one budget."""
     network, inputs = station.network, station.inputs(batch)
-    tally = _Tally(exits=dict.fromkeys(network.graph.exits, 0), budget=batch.asked)
+    tally = Tally(exits=dict.fromkeys(network.graph.exits, 0), budget=batch.asked)
     began = time.perf_counter()
     results = network.run_batch(inputs, budget=batch.asked)
     tally.seconds = time.perf_counter() - began

@@ -73,12 +73,17 @@ def read_policy(path: Path) -> Calibration:
     """
     value = read_json(path, what="policy file")
     try:
-        return _calibration(value)
+        return calibration_of(value)
     except FieldError as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def _calibration(value: object) -> Calibration:
+def calibration_of(value: object) -> Calibration:
+    """What a policy file's object says.
+
+    Raises:
+        FieldError: it is not what :func:`policy_json` gives.
+    """
     names = ("format", "version", "bundle", "thresholds", "goal", "data", "figures")
     root = as_object(value, "the policy", names)
     if root["format"] != FORMAT or root["version"] != VERSION or root["version"] is True:

@@ -8,12 +8,14 @@ from pathlib import Path
 import click
 
 import dynrt
+from dynrt.calibrate.average import AveragePolicy
 from dynrt.calibrate.datasets import load_dataset
 from dynrt.calibrate.evaluate import Evaluation, EvaluationPoint, evaluate, sweep, write_csv
-from dynrt.calibrate.policy_file import read_policy
+from dynrt.calibrate.evaluate_stream import evaluate_stream
 from dynrt.cli import options
 from dynrt.cli.bundles import open_bundle
 from dynrt.cli.energies import Energy, table_option, with_table
+from dynrt.cli.policies import policy_option, read_policy_for, source_of
 from dynrt.cli.progress import bar
 from dynrt.cli.text import budget_text, megaflops, table, to_json
 from dynrt.errors import CalibrationError, MissingExtraError, OutputExistsError
@@ -39,12 +41,7 @@ from dynrt.ir.cost import Budget
     help="N budgets from the cheapest answer to the full network.",
 )
 @options.threshold_option
-@click.option(
-    "--policy",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Thresholds that `dynrt calibrate --policy` wrote.",
-)
+@policy_option
 @click.option(
     "--csv",
     "csv_file",
@@ -76,7 +73,7 @@ def command(
     budgets: tuple[Budget, ...] | None,
     count: int | None,
     thresholds: dict[str, tuple[float, ...]],
-    policy: Path | None,
+    policy_file: Path | None,
     csv_file: Path | None,
     plot_file: Path | None,
     beside: str | None,
@@ -88,8 +85,8 @@ def command(
 ) -> None:
     """Run BUNDLE on labelled pictures: accuracy, average and worst cost, exits used.
 
-    Without BUNDLE, the packaged default. The first figures are those without a hard budget, under the thresholds in force; then those
-    under each budget.
+    Without BUNDLE, the packaged default. The first figures are those without a hard budget, under
+    the thresholds in force; then those under each budget.
     """
     for out in (csv_file, plot_file):
         if out is not None and out.exists() and not force:  # before the work, not after it
@@ -99,19 +96,27 @@ def command(
     found = with_table(open_bundle(bundle), table_name)
     if found.preprocessing is None:
         raise CalibrationError(f"{found.name} takes no pictures (its bundle has no preprocessing)")
+    policy = None if policy_file is None else read_policy_for(found, policy_file)
+    streamed = isinstance(policy, AveragePolicy)
+    if streamed and (budgets or count or thresholds or workers or ray):
+        raise click.UsageError(
+            "a policy that keeps an average sets budgets and thresholds itself, one picture after "
+            "the other: not with --budgets, --sweep, --threshold, --workers or --ray"
+        )
     asked = [*(budgets or ()), *(sweep(found.certificate, count) if count else ())]
     size = (found.preprocessing.height, found.preprocessing.width)
     dataset = load_dataset(data, split=split, size=size)
     if limit is not None:
         dataset = dataset.first(limit)
-    with dynrt.load(found) as network:
-        if policy is not None:
-            network.set(thresholds=read_policy(policy).thresholds)
-        network.set(thresholds=options.bounds(thresholds))
-        with bar("pictures") as tell:
-            result = evaluate(
-                network, dataset, budgets=asked, spread=options.spread(workers, ray), progress=tell
-            )
+    spread = options.spread(workers, ray)
+    with dynrt.load(found) as network, bar("pictures") as tell:
+        if isinstance(policy, AveragePolicy):
+            result = evaluate_stream(network, dataset, source_of(policy, network), progress=tell)
+        else:
+            if policy is not None:
+                network.set(thresholds=policy.thresholds)
+            network.set(thresholds=options.bounds(thresholds))
+            result = evaluate(network, dataset, budgets=asked, spread=spread, progress=tell)
     if csv_file is not None:
         write_csv(csv_file, result, force=force)
     if plot_file is not None:

@@ -15,9 +15,11 @@ import numpy as np
 
 import dynrt
 from dynrt.bundle import Bundle
+from dynrt.calibrate.average import AveragePolicy
 from dynrt.cli import demo, inputs, one_line, options, records
 from dynrt.cli.bundles import names_bundle, open_bundle
 from dynrt.cli.energies import table_option, with_table
+from dynrt.cli.policies import Streamed, policy_option, read_policy_for
 from dynrt.cli.printers import Head, JsonPrinter, TablePrinter
 from dynrt.cli.reference import ReferenceNetwork
 from dynrt.cli.text import to_json
@@ -69,6 +71,7 @@ Read = inputs.Sample | inputs.Unreadable
     "defines what the answer is.",
 )
 @table_option
+@policy_option
 @options.json_option
 @click.pass_context
 def command(
@@ -81,6 +84,7 @@ def command(
     batch: int,
     mode: str,
     table_name: str | None,
+    policy_file: Path | None,
     as_json: bool,
 ) -> None:
     """Classify each INPUT under a hard budget.
@@ -93,6 +97,15 @@ def command(
     if mode == "reference" and trace_file is not None:
         raise click.UsageError("--trace needs --mode compiled or portable")
     bundle = with_table(open_bundle(bundle_name), table_name)
+    policy = None if policy_file is None else read_policy_for(bundle, policy_file)
+    if isinstance(policy, AveragePolicy):
+        if mode == "reference" or batch > 1 or budget is not None or thresholds:
+            raise click.UsageError(
+                "a policy that keeps an average sets budgets and thresholds itself, one input at a "
+                "time: not with --budget, --threshold, --batch or --mode reference"
+            )
+    elif policy is not None:
+        thresholds = {name: (bound,) for name, bound in policy.thresholds.items()} | thresholds
     with open_network(bundle, mode=mode) as network, contextlib.ExitStack() as stack:
         network.set(
             budget=budget,
@@ -108,7 +121,10 @@ def command(
         stack.enter_context(printer)
         failed = 0
         wanted = trace is not None
-        for name, outcome in _outcomes(network, _read(rest, bundle), batch, trace=wanted):
+        runner: Runner = network
+        if isinstance(policy, AveragePolicy) and isinstance(network, Network):
+            runner = Streamed(network, policy)
+        for name, outcome in _outcomes(runner, _read(rest, bundle), batch, trace=wanted):
             if isinstance(outcome, DynrtError):
                 failed += 1
                 _complain(name, outcome)
