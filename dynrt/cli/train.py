@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     help="Take a stage's weights from FILE instead of training it; may be given often.",
 )
 @click.option(
+    "--sweep",
+    metavar="KEY=V,V,...",
+    help="Train one run for each value, as in stages.iadi.target=0.3,0.5, each in a folder of OUT.",
+)
+@click.option(
     "--threads", type=click.IntRange(1), help="Of torch; as many as there are if not given."
 )
 @json_option
@@ -57,6 +62,7 @@ def command(
     schedule: str,
     settings: tuple[str, ...],
     finished: tuple[str, ...],
+    sweep: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -65,15 +71,37 @@ def command(
     Interrupt it at any time; the same command goes on where it stopped. `dynrt export OUT` makes a
     bundle of what was trained.
     """
-    from dynrt.train import train  # torch
+    from dynrt.train import train, train_sweep  # torch
 
+    given = dict(map(_stage_file, finished))
+    if sweep is not None:
+        key, equals, values = sweep.partition("=")
+        if not (key and equals and values):
+            raise click.BadParameter(f"{sweep!r}: KEY=V,V,... is allowed", param_hint="--sweep")
+        points = train_sweep(
+            recipe,
+            data,
+            out,
+            key=key,
+            values=values.split(","),
+            schedule=schedule,
+            settings=settings,
+            finished=given,
+            threads=threads,
+            progress=_Teller().tell,
+            tell=lambda value, folder: click.echo(f"{key} = {value}: {folder}", err=True),
+        )
+        records = {value: _record(point) for value, point in points.items()}
+        pages = [_page(p, p.records.parent) for p in points.values()]
+        click.echo(to_json({"key": key, "points": records}) if as_json else "\n".join(pages))
+        return
     result = train(
         recipe,
         data,
         out,
         schedule=schedule,
         settings=settings,
-        finished=dict(map(_stage_file, finished)),
+        finished=given,
         threads=threads,
         progress=_Teller().tell,
     )

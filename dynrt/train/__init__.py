@@ -19,5 +19,14 @@ from dynrt.train.progress import Progress
 from dynrt.train.recipe import Recipe
 from dynrt.train.recipe_file import load_recipe, recipe_names
 from dynrt.train.run import TrainResult, train
+from dynrt.train.sweep import train_sweep
 
-__all__ = ["Progress", "Recipe", "TrainResult", "load_recipe", "recipe_names", "train"]
+__all__ = [
+    "Progress",
+    "Recipe",
+    "TrainResult",
+    "load_recipe",
+    "recipe_names",
+    "train",
+    "train_sweep",
+]

@@ -55,6 +55,27 @@ def test_finished_stages_are_not_trained(invoke: Invoke, ask: Ask, folder: Path)
     assert [json.loads(line)["stage"] for line in lines] == ["iadi", "ddi"]
 
 
+def test_a_sweep_is_one_run_for_each_value(invoke: Invoke, ask: Ask, folder: Path) -> None:
+    # `open` is trained for the first point only; its records stand in the second too
+    told = ask(*TRAIN, "-o", "all", "--sweep", "stages.iadi.target=0.2,0.6")
+    assert list(told["points"]) == ["0.2", "0.6"]
+    stages = {
+        value: [
+            json.loads(line)["stage"] for line in Path(point["records"]).read_text().splitlines()
+        ]
+        for value, point in told["points"].items()
+    }
+    assert stages == {"0.2": ["base", "open", "iadi", "ddi"], "0.6": ["open", "iadi", "ddi"]}
+    alone = ask(
+        *TRAIN, "-o", "alone", "--set", "stages.iadi.target=0.6",
+        "--finished", "open=all/target=0.2/open.safetensors",
+    )  # fmt: skip
+    assert alone["accuracy"]["ddi"] == told["points"]["0.6"]["accuracy"]["ddi"]
+    page = invoke(*TRAIN, "-o", "all", "--sweep", "stages.iadi.target=0.2,0.6")
+    assert "all/target=0.6" in page.stdout
+    assert "stages.iadi.target = 0.6: all/target=0.6" in page.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
@@ -65,6 +86,9 @@ def test_finished_stages_are_not_trained(invoke: Invoke, ask: Ask, folder: Path)
         (["--finished", "iadi=no.safetensors"], 1, "there is no file no.safetensors"),
         (["--finished", "end=d.npz"], 1, "finished stage 'end'"),
         (["--threads", "0"], 2, "--threads"),
+        (["--sweep", "stages.iadi.target"], 2, "KEY=V,V,... is allowed"),
+        (["--sweep", "stages.iadi.target=0.2,0.2"], 1, "values differ"),
+        (["--sweep", "stages.iadi.target=0.2,2"], 1, "target = 2: a number from 0 to 1"),
     ],
 )
 def test_wrong_options_are_one_line(
