@@ -2,7 +2,8 @@
 
 ``resnet`` has the CIFAR ResNet of any depth 6k + 2, ``densenet`` the CIFAR DenseNet, ``branches``
 DDI's branch exits, ``layer_gates``, ``channel_gates`` and ``gated`` what DDI skips, and ``gates`` the
-decision gates of Shafiee et al. with the heads that join them and branches.
+decision gates of Shafiee et al. with the heads that join them and branches; ``exits`` says where any
+backbone may have one.
 
 Raises:
     MissingExtraError: torch is not installed.
@@ -21,6 +22,7 @@ from dynrt.zoo.branches import Branch, BranchedResNet, BranchHead, DenseBranch, 
 from dynrt.zoo.chain import Backbone, Chain, Unit
 from dynrt.zoo.channel_gates import ChannelGate, LightGate
 from dynrt.zoo.densenet import DenseNet
+from dynrt.zoo.exits import ExitNetwork, ExitPoint, VectorHead, exit_points
 from dynrt.zoo.gate_costs import GatedCosts, count_costs, gate_shares
 from dynrt.zoo.gated import GatedNetwork, GatedOutput
 from dynrt.zoo.gates import DecisionGate, ExitGates, ExitHead, FinalHead, exit_heads, segments
@@ -41,6 +43,8 @@ __all__ = [
     "DenseNet",
     "ExitGates",
     "ExitHead",
+    "ExitNetwork",
+    "ExitPoint",
     "FinalHead",
     "GatedCosts",
     "GatedNetwork",
@@ -53,10 +57,12 @@ __all__ = [
     "ResNet",
     "Stem",
     "Unit",
+    "VectorHead",
     "branch_positions",
     "count_costs",
     "densenet201",
     "exit_heads",
+    "exit_points",
     "gate_shares",
     "resnet101",
     "segments",
