@@ -22,7 +22,7 @@ from dynrt.cli.report_options import (
 )
 from dynrt.errors import DataError, OutputExistsError
 from dynrt.ir.cost import Budget
-from dynrt.report import paper_tables, paper_tables_dgates, skipping
+from dynrt.report import ddi_table, paper_tables, paper_tables_dgates, skipping
 
 
 class _Report(click.Group):
@@ -85,7 +85,13 @@ def draw(records: tuple[Path, ...], out: Path, force: bool) -> None:
 
 
 @command.command("ddi-table-2")
-@bundle_option
+@click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    metavar="BUNDLE",
+    help="A bundle, or several of other savings; the packaged default if none is named.",
+)
 @click.option(
     "--static",
     "statics",
@@ -95,7 +101,7 @@ def draw(records: tuple[Path, ...], out: Path, force: bool) -> None:
 )
 @click.option(
     "--paper",
-    type=click.Choice(list(paper_tables.DDI_TABLE_II)),
+    type=click.Choice(list(ddi_table.DDI_TABLE_II)),
     default="resnet74",
     show_default=True,
     help="Which half of the paper's table.",
@@ -105,23 +111,29 @@ def draw(records: tuple[Path, ...], out: Path, force: bool) -> None:
 )
 @common
 def ddi_table_2(
-    bundle: str | None,
+    bundles: tuple[str, ...],
     statics: tuple[str, ...],
     paper: str,
     budgets: tuple[Budget, ...] | None,
     **given: Any,
 ) -> None:
-    """DDI's table II: accuracy under hard budgets, beside the paper and static nets."""
+    """DDI's table II: accuracy under hard budgets, beside the paper and static nets.
+
+    Of several bundles, each budget is given to the one that is best on the validation pictures.
+    """
     ask = asked(given)
     flops = [b.flops for b in budgets or () if b.flops is not None and len(b.limits()) == 1]
     if len(flops) != len(budgets or ()):
         raise click.UsageError("--budgets: the table is of FLOPs or MACs")
-    network, others = open_bundle(bundle), [open_static(text) for text in statics]
+    networks = [open_bundle(name) for name in bundles or (None,)]
+    others = [open_static(text) for text in statics]
+    held = ask.dataset(networks[0], "validation") if len(networks) > 1 else None
     with ask.how() as how:
         ask.give(
-            paper_tables.ddi_table_2(
-                network,
-                ask.dataset(network),
+            ddi_table.ddi_table_2(
+                networks,
+                ask.dataset(networks[0]),
+                chosen_on=held,
                 statics=others,
                 paper=paper,
                 budgets=flops,

@@ -1,23 +1,21 @@
-"""DDI's table II (hard budgets) and its comparison of skipping networks, with ours beside it."""
+"""DDI's comparison of skipping networks, with ours beside it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from dynrt.bundle import Bundle
 from dynrt.calibrate.datasets import Dataset
-from dynrt.calibrate.observe import Observed, Setting
+from dynrt.calibrate.observe import Setting
 from dynrt.errors import DataError
-from dynrt.ir.cost import Budget, Cost
+from dynrt.ir.cost import Cost
 from dynrt.ir.graph import ComputeNode
 from dynrt.report.tables import Column, Table
 from dynrt.report.tables_figures import (
     How,
     dynrt_version,
-    early_exits_closed,
     energy_note,
     figures,
     time_note,
@@ -31,157 +29,6 @@ from dynrt.runtime import load
 from dynrt.units import FLOPS_PER_MAC, macs_to_flops
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """One half of DDI's table II (Wang et al., section IV-C).
-
-    Attributes:
-        network: theirs.
-        full_flops: of it.
-        budgets: hard budget in FLOPs to their DDI's accuracy and that of their static net.
-    """
-
-    network: str
-    full_flops: int
-    budgets: Mapping[int, tuple[float, float]]
-
-
-DDI_TABLE_II: Mapping[str, Published] = {
-    "resnet74": Published(
-        network="ResNet74-DDI",
-        full_flops=340_000_000,
-        budgets={
-            58_000_000: (0.9100, 0.9070),
-            74_000_000: (0.9282, 0.9125),
-            117_000_000: (0.9381, 0.9230),
-            144_000_000: (0.9388, 0.9250),
-        },
-    ),
-    "densenet100": Published(
-        network="DenseNet100-DDI",
-        full_flops=580_000_000,
-        budgets={
-            372_000_000: (0.9383, 0.9435),
-            392_000_000: (0.9444, 0.9445),
-            408_000_000: (0.9468, 0.9416),
-        },
-    ),
-}
-
-_DDI_COLUMNS = (
-    Column(key="budget_flops", title="hard budget, MFLOPs", unit="flops"),
-    Column(key="accuracy", title="accuracy", unit="share"),
-    Column(key="paper_accuracy", title="paper", unit="share"),
-    Column(key="below_paper", title="ours - paper, points", unit="points"),
-    Column(key="static", title="static net"),
-    Column(key="static_flops", title="its MFLOPs", unit="flops"),
-    Column(key="static_accuracy", title="its accuracy", unit="share"),
-    Column(key="above_static", title="ours - static, points", unit="points"),
-    Column(key="max_flops", title="dearest input, MFLOPs", unit="flops"),
-    Column(key="flops_saved", title="FLOPs saved", unit="share"),
-    Column(key="energy_saved", title="energy saved", unit="share"),
-    Column(key="time_saved", title="time saved", unit="share"),
-    Column(key="time_over_flops", title="time / FLOPs saved", unit="number"),
-    Column(key="gated_accuracy", title="with early exits", unit="share"),
-    Column(key="gated_mean_flops", title="mean MFLOPs then", unit="flops"),
-)
-
-
-def ddi_table_2(
-    bundle: Bundle,
-    dataset: Dataset,
-    *,
-    statics: Sequence[Bundle] = (),
-    paper: str = "resnet74",
-    budgets: Sequence[int] = (),
-    how: How | None = None,
-) -> Table:
-    """A network with exits under hard budgets, beside the paper and static nets.
-
-    Each budget is met as in the paper: no exit accepts by itself, every input runs until the budget
-    stops it. The last columns are with the exits' thresholds in force as well.
-
-    Args:
-        bundle: a network with exits.
-        dataset: labelled pictures of the test set.
-        statics: networks without exits; each budget is compared with the one nearest in cost (by
-            ratio), as the paper pairs 74 MFLOPs with a static net of 84.
-        paper: which half of its table: ``resnet74`` or ``densenet100``.
-        budgets: in FLOPs; those of the paper by default.
-        how: how figures are got.
-
-    Raises:
-        DataError: there is no such half.
-        CalibrationError: a network does not fit the data.
-    """
-    how = how or How()
-    if paper not in DDI_TABLE_II:
-        raise DataError(f"{paper!r} is not in DDI's table II: {', '.join(DDI_TABLE_II)}")
-    published = DDI_TABLE_II[paper]
-    caps = list(budgets or published.budgets)
-    cheapest = macs_to_flops(bundle.certificate.cheapest_macs)
-    met = [flops for flops in caps if flops >= cheapest]
-    closed = early_exits_closed(bundle.graph)
-    alone = [_setting(flops, "budget alone", closed) for flops in met]
-    gated = [_setting(flops, "with early exits", {}) for flops in met]
-    still = [static_figures(static, dataset, how) for static in statics]
-    with load(bundle) as network:
-        seen = watched(network, dataset, [*alone, *gated], how) if met else ()
-        times = timed(network, bundle, dataset, alone, how)
-    found = dict(zip(met, zip(seen[: len(met)], seen[len(met) :], times, strict=True), strict=True))
-    rows = []
-    for flops in caps:
-        row: dict[str, Any] = {"budget_flops": flops}
-        ours, theirs = published.budgets.get(flops, (None, None))
-        row |= {"paper_accuracy": ours, "paper_static_accuracy": theirs}
-        if flops in found:
-            observed, with_gates, timing = found[flops]
-            row |= figures(observed, bundle.graph) | timing_cells(timing)
-            row |= _gated(with_gates, bundle)
-            row["over_budget"] = sum(v * FLOPS_PER_MAC > flops for v in observed.macs.tolist())
-            if ours is not None:
-                row["below_paper"] = row["accuracy"] - ours
-            row |= _nearest(flops, still, row["accuracy"])
-        rows.append(row)
-    notes = [
-        f"Paper: {published.network} with layer and channel gates, {published.full_flops / 1e6:.0f} "
-        f"MFLOPs in full; ours: {bundle.name}, "
-        f"{macs_to_flops(full_cost(bundle.graph).macs) / 1e6:.1f} MFLOPs without exits and gates.",
-        "Every input runs until its hard budget stops it, as in the paper; the last two columns "
-        "are with the exits' calibrated thresholds as well.",
-        time_note(how, "the network without exits and gates"),
-        energy_note(bundle),
-    ]
-    if refused := [flops for flops in caps if flops not in found]:
-        listed = ", ".join(f"{flops / 1e6:g}" for flops in refused)
-        notes.append(
-            f"Refused: {listed} MFLOPs are below the cheapest answer, {cheapest / 1e6:.1f} MFLOPs."
-        )
-    return Table(
-        name="ddi-table-2",
-        title=f"DDI, table II: {bundle.name} under hard budgets",
-        data=dataset.source,
-        n=len(dataset),
-        bundles=versions([bundle, *statics]),
-        columns=_DDI_COLUMNS,
-        rows=rows,
-        notes=notes,
-        details={"statics": still, "paper": published.network},
-        version=dynrt_version(),
-    )
-
-
-def _setting(flops: int, name: str, thresholds: Mapping[str, float]) -> Setting:
-    budget = Budget(macs=flops // FLOPS_PER_MAC)
-    return Setting(name=f"{flops / 1e6:g}M, {name}", budget=budget, thresholds=thresholds)
-
-
-def _gated(observed: Observed, bundle: Bundle) -> dict[str, Any]:
-    own = figures(observed, bundle.graph)
-    kept = ("accuracy", "mean_flops", "max_flops", "flops_saved", "energy_saved", "exits")
-    return {f"gated_{key}": own[key] for key in kept}
-
-
 def static_figures(bundle: Bundle, dataset: Dataset, how: How) -> dict[str, Any]:
     """Accuracy and cost of a network that always does the same."""
     with load(bundle) as network:
@@ -191,14 +38,6 @@ def static_figures(bundle: Bundle, dataset: Dataset, how: How) -> dict[str, Any]
         "static_flops": FLOPS_PER_MAC * int(observed.macs.max()),
         "static_accuracy": observed.accuracy,
     }
-
-
-def _nearest(flops: int, statics: Sequence[Mapping[str, Any]], accuracy: float) -> dict[str, Any]:
-    """The static net whose cost is nearest to a budget by ratio."""
-    if not statics:
-        return {}
-    best = min(statics, key=lambda s: abs(math.log(s["static_flops"] / flops)))
-    return {**best, "above_static": accuracy - best["static_accuracy"]}
 
 
 def _left_out(bundle: Bundle, counted: float) -> float | None:

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dynrt.bundle import build_bundle
 from dynrt.calibrate.evaluate import evaluate
 from dynrt.calibrate.scores import ScoreTable
 from dynrt.calibrate.simulate import simulate
 from dynrt.errors import CalibrationError, DataError
 from dynrt.ir.cost import Budget
-from dynrt.report.paper_tables import DDI_TABLE_II, ddi_table_2, iadi_table
+from dynrt.report.ddi_table import DDI_TABLE_II, ddi_table_2
+from dynrt.report.paper_tables import iadi_table
 from dynrt.report.paper_tables_dgates import (
     TABLE_1_PUBLISHED,
     chosen_sets,
@@ -40,7 +42,7 @@ def test_ddi_rows_are_runs_under_the_budget_alone_and_with_early_exits() -> None
     bundle, data = colour_bundle(), colour_data(100)
     static = replace(bundle, name="other")
     caps = [1000, CHEAPEST, CHEAPEST + 100, PLAIN]
-    table = ddi_table_2(bundle, data, statics=[static], budgets=caps, how=QUICK)
+    table = ddi_table_2([bundle], data, statics=[static], budgets=caps, how=QUICK)
     refused, least, more, whole = table.rows
     assert refused == {
         "budget_flops": 1000,
@@ -69,7 +71,7 @@ def test_ddi_rows_are_runs_under_the_budget_alone_and_with_early_exits() -> None
 
 def test_ddi_rows_stand_beside_the_paper_and_the_nearest_static_net() -> None:
     # every published budget is far above this network's cost
-    table = ddi_table_2(colour_bundle(), colour_data(30), paper="densenet100", how=UNTIMED)
+    table = ddi_table_2([colour_bundle()], colour_data(30), paper="densenet100", how=UNTIMED)
     published = DDI_TABLE_II["densenet100"].budgets
     assert [r["budget_flops"] for r in table.rows] == list(published)
     for row in table.rows:
@@ -82,7 +84,35 @@ def test_ddi_rows_stand_beside_the_paper_and_the_nearest_static_net() -> None:
     with pytest.raises(
         DataError, match="'resnet1' is not in DDI's table II: resnet74, densenet100"
     ):
-        ddi_table_2(colour_bundle(), colour_data(3), paper="resnet1")
+        ddi_table_2([colour_bundle()], colour_data(3), paper="resnet1")
+
+
+def test_each_budget_goes_to_the_network_that_is_best_on_other_pictures() -> None:
+    whole = colour_bundle()
+    # the same network with its poor first head at its end as well
+    models = {**whole.models, "final": whole.models["exit1"]}
+    blind = build_bundle(
+        name="blind",
+        graph=whole.graph,
+        models=models,
+        labels=whole.labels,
+        preprocessing=whole.preprocessing,
+    )
+    held, data = colour_data(60), colour_data(40)
+    table = ddi_table_2(
+        [blind, whole], data, chosen_on=held, budgets=[CHEAPEST, PLAIN], how=UNTIMED
+    )
+    least, most = table.rows
+    assert least["network"] == "blind"  # equal there: the first
+    assert most["network"] == whole.name
+    assert most["accuracy"] > 0.8
+    tried = {(t["network"], t["budget_flops"]): t["accuracy"] for t in table.details["chosen_by"]}
+    assert tried["blind", PLAIN] < tried[whole.name, PLAIN]
+    assert any("chosen by accuracy on 60 pictures" in note for note in table.notes)
+    with pytest.raises(DataError, match="2 networks, and no pictures to choose"):
+        ddi_table_2([blind, whole], data, how=UNTIMED)
+    with pytest.raises(DataError, match="no bundle"):
+        ddi_table_2([], data, how=UNTIMED)
 
 
 def test_skipping_networks_beside_their_base() -> None:

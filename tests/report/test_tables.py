@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynrt.errors import DataError, OutputExistsError
-from dynrt.report.paper_tables import ddi_table_2, iadi_table
+from dynrt.report.ddi_table import ddi_table_2
+from dynrt.report.paper_tables import iadi_table
 from dynrt.report.paper_tables_dgates import (
     dgate_figure_4,
     dgate_figure_5,
@@ -75,7 +76,7 @@ def _figures() -> dict[str, Callable[[], Table]]:
     kinds = [("hinge", scores, scores), ("other", scores, scores)]
     return {
         "ddi-table-2": lambda: ddi_table_2(
-            colour_bundle(energy=True),
+            [colour_bundle(energy=True)],
             colour_data(20),
             statics=[colour_bundle()],
             budgets=[58_000_000],
