@@ -1,6 +1,7 @@
 """The large counts: ``python -m tests.soak [graphs|budgets|joules|compiled|bundles|cache|all] [--count N] [--seed S]``,
 ``python -m tests.soak pictures --data cifar10:DIR``, and ``python -m tests.soak energy`` (counts
-against the simulator; ``--help`` says more).
+against the simulator; ``--help`` says more), ``python -m tests.soak decoders`` (meters' bytes), ``python -m tests.soak board`` (the emulated board), ``python -m tests.soak
+sessions`` (simulated measurements) and ``python -m tests.soak kills`` (of emulated sessions).
 
 Each soak prints one line with its count, seeds and findings, and exits with 1 if there are any.
 """
@@ -14,7 +15,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from tests import soak_bundles, soak_cache, soak_energy, soak_joules, soak_pictures
+from tests import (
+    soak_board,
+    soak_bundles,
+    soak_cache,
+    soak_decoders,
+    soak_energy,
+    soak_joules,
+    soak_kills,
+    soak_pictures,
+    soak_sessions,
+)
 from tests.oracle import compare, hard_budget
 from tests.soak_compiled import compare_compiled
 
@@ -76,6 +87,14 @@ def main() -> int:
     """Run the soaks that the command line names."""
     if sys.argv[1:2] == ["energy"]:
         return soak_energy.run(sys.argv[2:])
+    if sys.argv[1:2] == ["decoders"]:
+        return soak_decoders.run(sys.argv[2:])
+    if sys.argv[1:2] == ["board"]:
+        return soak_board.run(sys.argv[2:])
+    if sys.argv[1:2] == ["sessions"]:
+        return soak_sessions.run(sys.argv[2:])
+    if sys.argv[1:2] == ["kills"]:
+        return soak_kills.run(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=[*COUNTS, "pictures", "all"])
     parser.add_argument("--count", type=int, help="cases instead of the usual count")

@@ -28,6 +28,7 @@ COMMANDS = {
     "eval": "Measure accuracy and cost on a data set, per budget.",
     "profile": "Measure where the time goes on this device.",
     "energy": "Model energy on an accelerator, per node, level, exit and path.",
+    "measure": "Measure energy on a board, emulated or real.",
     "report": "Make the papers' tables with ours beside them, and draw records.",
     "doctor": "Say what is installed, what works, and what to do about the rest.",
 }

@@ -1,0 +1,1 @@
+"""Bytes of meters to samples: pure functions of the bytes, in arbitrary pieces."""
