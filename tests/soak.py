@@ -1,7 +1,9 @@
-"""The large counts: ``python -m tests.soak [graphs|budgets|joules|compiled|bundles|cache|all] [--count N] [--seed S]``,
-``python -m tests.soak pictures --data cifar10:DIR``, and ``python -m tests.soak energy`` (counts
-against the simulator; ``--help`` says more), ``python -m tests.soak decoders`` (meters' bytes), ``python -m tests.soak board`` (the emulated board), ``python -m tests.soak
-sessions`` (simulated measurements) and ``python -m tests.soak kills`` (of emulated sessions).
+"""The large counts: ``python -m tests.soak [graphs|budgets|joules|compiled|bundles|cache|all] [--count N] [--seed S]``
+and ``python -m tests.soak pictures --data cifar10:DIR``.
+
+With options of their own (``--help`` lists them): ``energy`` (counts against the simulator),
+``decoders`` (meters' bytes), ``board`` (the emulated board), ``frames`` (the board's protocol),
+``sessions`` (simulated measurements), ``kills`` (of emulated sessions).
 
 Each soak prints one line with its count, seeds and findings, and exits with 1 if there are any.
 """
@@ -12,7 +14,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 
 from tests import (
@@ -21,6 +23,7 @@ from tests import (
     soak_cache,
     soak_decoders,
     soak_energy,
+    soak_frames,
     soak_joules,
     soak_kills,
     soak_pictures,
@@ -83,18 +86,22 @@ def soak(name: str, run: Callable[[int], tuple[int, list[str]]], count: int, see
     return found
 
 
+#: Soaks with command lines of their own.
+OWN_OPTIONS: Mapping[str, Callable[[list[str]], int]] = {
+    "energy": soak_energy.run,
+    "decoders": soak_decoders.run,
+    "board": soak_board.run,
+    "frames": soak_frames.run,
+    "sessions": soak_sessions.run,
+    "kills": soak_kills.run,
+}
+
+
 def main() -> int:
     """Run the soaks that the command line names."""
-    if sys.argv[1:2] == ["energy"]:
-        return soak_energy.run(sys.argv[2:])
-    if sys.argv[1:2] == ["decoders"]:
-        return soak_decoders.run(sys.argv[2:])
-    if sys.argv[1:2] == ["board"]:
-        return soak_board.run(sys.argv[2:])
-    if sys.argv[1:2] == ["sessions"]:
-        return soak_sessions.run(sys.argv[2:])
-    if sys.argv[1:2] == ["kills"]:
-        return soak_kills.run(sys.argv[2:])
+    own = OWN_OPTIONS.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    if own is not None:
+        return own(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=[*COUNTS, "pictures", "all"])
     parser.add_argument("--count", type=int, help="cases instead of the usual count")
