@@ -20,8 +20,7 @@ USUAL_COUNT = 1_000_000
 
 def run(arguments: list[str]) -> int:
     """Fuzz as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("what", choices=["frames"])
+    parser = argparse.ArgumentParser(prog="python -m tests.soak frames", description=__doc__)
     parser.add_argument("--count", type=int, default=USUAL_COUNT)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
