@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -126,8 +127,10 @@ class Session:
             self.recorder.event("trouble", text=f"the session broke off: {exc}")
             raise
         finally:
-            if self._reader is not None:
+            if self._reader is not None:  # it did not come to its end
                 self._reader.stop()
+                with suppress(MeasureError):
+                    self.meter.stop()
 
     # --- before the first window
 
@@ -214,7 +217,22 @@ class Session:
                     told = f"{self._spoiled(index)} invalid runs of {plan.cases[index].name}"
                     self._end("invalid", [told, *bad])
                     return
-        self._end("done", [])
+        self._finish()
+
+    def _finish(self) -> None:
+        """Stop the meter, hold its own sums against what came, and end the session."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.stop()
+            reader.check()
+        self.meter.stop()
+        own = self.meter.cross_check
+        if own is not None:
+            self.recorder.event("cross_check", agrees=own.agrees, text=own.text)
+        if own is not None and not own.agrees:
+            self._end("invalid", [f"the meter's own sums are others: {own.text}"])
+        else:
+            self._end("done", [])
 
     def _wants(self, index: int) -> bool:
         """Whether a case takes more runs."""

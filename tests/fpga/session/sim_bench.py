@@ -19,7 +19,7 @@ from dynrt.errors import LinkError
 from dynrt.fpga.decoders.ina_line import encode_line
 from dynrt.fpga.digest import Digest
 from dynrt.fpga.manifest import FREE, Case, Manifest
-from dynrt.fpga.meters import MeterIdentity, MeterSettings
+from dynrt.fpga.meters import CrossCheck, MeterIdentity, MeterSettings
 from dynrt.fpga.recorder import Recorder
 from dynrt.fpga.records import SampleRecord
 from dynrt.fpga.replay import read_session
@@ -49,6 +49,8 @@ class World:
     spoil: Callable[[int, list[bytes]], list[bytes]] = lambda window, lines: lines
     die_at: int = 10**9
     wrong_at: int | None = None
+    sums: CrossCheck | None = None
+    stops: int = 0
     windows: int = 0
     sequence: int = 0
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
@@ -175,7 +177,7 @@ class SimMeter:
         return Samples.empty()
 
     def stop(self) -> None:
-        """Nothing."""
+        self.world.stops += 1
 
     def close(self) -> None:
         """Nothing."""
@@ -185,8 +187,8 @@ class SimMeter:
         return DecodeCounts()
 
     @property
-    def cross_check(self) -> None:
-        return None
+    def cross_check(self) -> CrossCheck | None:
+        return self.world.sums
 
 
 @cache

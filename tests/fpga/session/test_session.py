@@ -8,6 +8,7 @@ import pytest
 from dynrt.errors import LinkError, SessionError
 from dynrt.fpga.digest import Digest
 from dynrt.fpga.journal import MAGIC
+from dynrt.fpga.meters import CrossCheck
 from dynrt.fpga.replay import outcome, read_session, replay
 from dynrt.fpga.rules import Rules
 from dynrt.fpga.session import require_resumable
@@ -40,6 +41,17 @@ def test_a_session_finds_the_power_that_was_put_in(tmp_path: Path) -> None:
     assert own.gross_j.mean == pytest.approx((2.5 + TRUE_W) * own.seconds, rel=2e-3)
     assert own.clock_ratio is not None
     assert own.clock_ratio.mean == pytest.approx(1, abs=2e-3)
+
+
+def test_a_meter_whose_own_sums_are_others_makes_the_session_invalid(tmp_path: Path) -> None:
+    agrees = World(sums=CrossCheck(agrees=True, text="10 J, and 10 J came"))
+    assert outcome(measure(tmp_path / "a", agrees)).valid
+    assert agrees.stops == 1
+    differs = World(sums=CrossCheck(agrees=False, text="10 J, and 9 J came"))
+    found = outcome(measure(tmp_path / "b", differs))
+    assert not found.valid
+    assert any("the meter's own sums are others: 10 J, and 9 J came" in r for r in found.reasons)
+    assert not replay(tmp_path / "b").valid
 
 
 def test_a_replay_gives_the_same_figures_to_the_last_bit(tmp_path: Path) -> None:
