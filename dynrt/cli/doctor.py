@@ -44,6 +44,8 @@ PACKAGES = (
     ("matplotlib", "report", "plots"),
     ("scalesim", "energy", "counts by the simulator itself"),
     ("ray", "ray", "sweeps on a cluster"),
+    ("pyserial", "fpga", "ports of boards and meters"),
+    ("scipy", "fpga", "intervals and fits of measurements"),
     ("torch", "export", "makes bundles"),
     ("safetensors", "train", "training, checkpoints"),
 )
@@ -109,6 +111,7 @@ def command(ctx: click.Context, clear_cache: bool, as_json: bool) -> None:
         _try("cache", _cache, needed=False, mend="set DYNRT_CACHE to a folder of your own"),
         _try("energy", _energy, needed=False, mend="install dynrt again"),
         _try("demo", _demo, needed=False, mend="pip install 'dynrt[demo]'"),
+        _try("board", _board, needed=False, mend="only for dynrt measure run --emulated"),
     ]
     if as_json:
         report = {
@@ -217,6 +220,14 @@ def _energy() -> str:
 
 def _demo() -> str:
     return f"{sum(1 for _ in demo.pictures())} demo pictures"
+
+
+def _board() -> str:
+    """Builds the board's agent, if that was not done before, and greets it in QEMU."""
+    from dynrt.fpga.emulated.bench import EmulatedBench
+
+    with EmulatedBench() as bench:
+        return f"the agent ({bench.info.build}) answers in QEMU"
 
 
 def _cache() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,10 @@ from tests.cli.conftest import Ask, Invoke
 from tests.runtime.cache_samples import CountingCompile
 
 
+#: Whether this machine has what an emulated board takes; CI must (tests/fpga/conftest.py).
+EMULATES = all(map(shutil.which, ("qemu-system-arm", "arm-linux-gnueabihf-gcc-12")))
+
+
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test's own."""
@@ -35,7 +40,7 @@ def test_a_sound_installation(ask: Ask, invoke: Invoke, packaged: Path) -> None:
     assert told["packages"][0]["version"] == importlib.metadata.version("numpy")
     assert [(c["name"], c["ok"]) for c in told["checks"]] == [
         ("bundles", True), ("run", True), ("cache", True), ("energy", False),
-        ("demo", True),
+        ("demo", True), ("board", EMULATES),
     ]  # fmt: skip
     page = invoke("doctor")
     assert page.exit_code == 0
