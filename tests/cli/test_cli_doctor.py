@@ -21,7 +21,6 @@ from tests.cli.colours import gated_bundle
 from tests.cli.conftest import Ask, Invoke
 from tests.runtime.cache_samples import CountingCompile
 
-
 #: Whether this machine has what an emulated board takes; CI must (tests/fpga/conftest.py).
 EMULATES = all(map(shutil.which, ("qemu-system-arm", "arm-linux-gnueabihf-gcc-12")))
 
