@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,8 +74,10 @@ def _kill(host: subprocess.Popen[str], who: str) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def one(seed: int, folder: Path, tally: Tally) -> None:
-    """One session, one kill, one resume."""
+def one(
+    seed: int, folder: Path, tally: Tally, *, words: Sequence[str] = (), span_s: float = _SPAN_S
+) -> None:
+    """One session with further ``words``, one kill within ``span_s``, one resume."""
     rng = random.Random(seed)  # noqa: S311 - when to kill is no secret
     who = rng.choice(["host", "board"])
     bundle = folder / "colours.dynrt"
@@ -83,13 +86,13 @@ def one(seed: int, folder: Path, tally: Tally) -> None:
     for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (120, 120, 140)]):
         pictures.append(paint(folder / f"{i}.png", colour))
     session = folder / "session"
-    with _start(bundle, *pictures, "--emulated", "-o", session) as host:
+    with _start(bundle, *pictures, "--emulated", "-o", session, *words) as host:
         if rng.random() < 0.15:
             time.sleep(rng.uniform(0.2, _START_S))
         else:
             while host.poll() is None and not any(session.glob("journal-*")):
                 time.sleep(0.02)
-            time.sleep(rng.uniform(0, _SPAN_S))
+            time.sleep(rng.uniform(0, span_s))
         _kill(host, who)
         _, said = host.communicate(timeout=_PATIENCE_S)
     tally.kills[who] = tally.kills.get(who, 0) + 1

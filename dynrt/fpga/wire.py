@@ -268,9 +268,10 @@ _DONE = struct.Struct("<2I3Q3I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkerLine:
-    """One line of UART0: a window's start (``ticks`` its start) or its end.
+    """One line of UART0: that a window starts, or that it ended.
 
-    ``kind`` is ``run`` or ``idle``; ``mac_ticks`` is None at a start.
+    ``kind`` is ``run`` or ``idle``. At a start, ``ticks`` is the board's clock when it wrote the line,
+    shortly before the window, and ``mac_ticks`` is None; at an end, ``ticks`` is the window's length.
     """
 
     starts: bool

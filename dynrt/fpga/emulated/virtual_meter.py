@@ -111,8 +111,7 @@ def window_samples(
     Returns:
         ``steps`` numbers the periods that were not lost, of ``periods`` in all.
     """
-    ticks = end.ticks - start.ticks
-    length_s = ticks / ticks_per_s
+    length_s = end.ticks / ticks_per_s
     period_s = 1.0 / power.rate_hz / (1.0 + power.drift)  # by the board's clock
     periods = max(0, int(np.ceil(length_s / period_s - 0.5)))
     rng = np.random.default_rng([power.seed, start.run_id, start.kind == "run"])
@@ -123,7 +122,7 @@ def window_samples(
     )
     steps = np.flatnonzero(~lost)
     at_s = (steps + 0.5) * period_s
-    extra_w = power.window_w(start.kind, ticks, end.mac_ticks or 0) - power.idle_w
+    extra_w = power.window_w(start.kind, end.ticks, end.mac_ticks or 0) - power.idle_w
     reached = np.minimum(at_s / power.lag_s, 1.0) if power.lag_s > 0 else np.ones(len(at_s))
     period_us = 1e6 / power.rate_hz
     moved = np.clip(jitter * power.jitter_us, -0.45 * period_us, 0.45 * period_us)
@@ -236,9 +235,8 @@ class VirtualMeter:
         ]
         self._sequence += made.periods
         self._period += made.periods
-        self._windows_s += (end.ticks - start.ticks) / self._ticks_per_s
-        ticks = end.ticks - start.ticks
-        self._after_w = power.window_w(start.kind, ticks, end.mac_ticks or 0) - power.idle_w
+        self._windows_s += end.ticks / self._ticks_per_s
+        self._after_w = power.window_w(start.kind, end.ticks, end.mac_ticks or 0) - power.idle_w
         self._after = 0
         self._send(b"".join(lines), wait=True)
         self.windows += 1

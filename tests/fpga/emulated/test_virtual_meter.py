@@ -189,10 +189,10 @@ def test_windows_come_between_idle_samples(board: Board) -> None:
         listener.wait_for_samples()
         board.say(b"boot garbage\r\n" + encode_marker(start(5 * HZ)))
         time.sleep(0.2)
-        board.say(encode_marker(end(15 * HZ, 5 * HZ)))
+        board.say(encode_marker(end(10 * HZ, 5 * HZ)))
         listener.wait(1)
         board.say(
-            encode_marker(start(16 * HZ, 2, "idle")) + encode_marker(end(27 * HZ, 0, 2, "idle"))
+            encode_marker(start(16 * HZ, 2, "idle")) + encode_marker(end(11 * HZ, 0, 2, "idle"))
         )
         run_, idle = listener.wait(2)
         assert len(run_) == pytest.approx(2000, rel=0.02)
@@ -214,7 +214,7 @@ def test_windows_without_a_pause_between_are_two(board: Board) -> None:
     try:
         listener.wait_for_samples()
         board.say(b"".join(encode_marker(m) for m in (start(), end(2 * HZ), start(2 * HZ, 2))))
-        board.say(encode_marker(end(5 * HZ, 0, 2)))
+        board.say(encode_marker(end(3 * HZ, 0, 2)))
         one, two = listener.wait(2)
         assert len(one) == pytest.approx(400, rel=0.05)
         assert len(two) == pytest.approx(600, rel=0.05)
@@ -229,7 +229,7 @@ def test_damaged_and_foreign_marks_open_no_window(board: Board) -> None:
         board.say(encode_marker(start())[:-3] + b"0\r\n")
         board.say(encode_marker(end(10 * HZ)))
         board.say(encode_marker(start(11 * HZ, 3)) + encode_marker(end(12 * HZ, 0, 4)))
-        board.say(encode_marker(start(20 * HZ, 5)) + encode_marker(end(22 * HZ, 0, 5)))
+        board.say(encode_marker(start(20 * HZ, 5)) + encode_marker(end(2 * HZ, 0, 5)))
         (only,) = listener.wait(1)
         assert len(only) == pytest.approx(400, rel=0.05)
         assert board.meter.windows == 1
@@ -274,6 +274,4 @@ def _energies(bench: EmulatedBench, passes: int) -> list[tuple[int, float]]:
 
 def test_energies_of_an_emulated_board_are_the_same_every_time(new_bench: NewBench) -> None:
     one, two = (_energies(new_bench(), passes=12) for _ in range(2))
-    for (ticks, watts), (other_ticks, other_watts) in zip(one, two, strict=True):
-        assert ticks == other_ticks
-        assert watts * ticks == pytest.approx(other_watts * other_ticks, rel=1e-7)
+    assert one == two

@@ -134,7 +134,7 @@ def test_a_killed_board_leaves_a_session_that_goes_on(tmp_path: Path, agent_elf:
 @pytest.mark.usefixtures("agent_elf")
 def test_a_killed_host_leaves_a_session_that_goes_on(tmp_path: Path) -> None:
     tally = soak_kills.Tally()
-    soak_kills.one(3, tmp_path, tally)
+    soak_kills.one(3, tmp_path, tally, words=("--first", "2", "--most", "2"), span_s=3.0)
     assert tally.findings == []
     assert sum(tally.kills.values()) == 1
 
