@@ -19,7 +19,7 @@ from dynrt.train.package_gated import GateRule, Parted, gated_spec
 from dynrt.train.recipe import StageName
 from dynrt.train.stages import weights_path
 from dynrt.train.weights import load_weights
-from dynrt.zoo import ExitGates
+from dynrt.zoo import ExitGates, GatedNetwork
 from dynrt.zoo.exits import ExitNetwork
 
 
@@ -106,23 +106,36 @@ def _run_network(
         backbone = new_backbone(recipe.network, seed=recipe.seed)
         load_weights(backbone, weights, place="weights of stage 'base'")
         points = ExitNetwork(backbone.eval(), recipe.exit_points, grid=recipe.exit_grid)
-        gates, of_gates = _run_gates(out, points.feature_sizes, points.classes)
-        return points, gates, {**weights, **of_gates}
+        of_gates, _ = finished_stage(out, "gates")
+        return (
+            points,
+            _gates(of_gates, points.feature_sizes, points.classes),
+            {**weights, **of_gates},
+        )
     stage: StageName = "ddi" if weights_path(out, "ddi").exists() else "iadi"
     weights, _ = finished_stage(out, stage)
     net = gated_network(recipe, stage, weights, before_stage=stage).eval()
     if stage == "iadi" or not weights_path(out, "gates").exists():
         return net, None, weights
+    of_gates, _ = finished_stage(out, "gates")
+    return net, branch_gates(net, of_gates), {**weights, **of_gates}
+
+
+def branch_gates(net: GatedNetwork, weights: Mapping[str, Tensor]) -> ExitGates:
+    """The d-gates on the branches of ``net``.
+
+    Args:
+        net: with branches.
+        weights: of the stage ``gates``, with or without the cross-entropy baseline's.
+
+    Raises:
+        RecipeError: they do not fit the branches.
+    """
     sizes = [net.branch(i).feature_size for i in range(len(net.exit_names) - 1)]
-    gates, of_gates = _run_gates(out, sizes, net.chain.classes)
-    return net, gates, {**weights, **of_gates}
+    return _gates(weights, sizes, net.chain.classes)
 
 
-def _run_gates(
-    out: Path, sizes: Sequence[int], classes: int
-) -> tuple[ExitGates, Mapping[str, Tensor]]:
-    """The d-gates of the stage ``gates``, and their weights."""
-    weights, _ = finished_stage(out, "gates")
+def _gates(weights: Mapping[str, Tensor], sizes: Sequence[int], classes: int) -> ExitGates:
     gates = ExitGates(sizes, classes, baseline=any(k.startswith("softmax_") for k in weights))
     load_weights(gates, weights, place="weights of the d-gates")
-    return gates.eval(), weights
+    return gates.eval()
