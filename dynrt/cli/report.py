@@ -22,7 +22,7 @@ from dynrt.cli.report_options import (
 )
 from dynrt.errors import DataError, OutputExistsError
 from dynrt.ir.cost import Budget
-from dynrt.report import ddi_table, paper_tables, paper_tables_dgates, skipping
+from dynrt.report import averages, ddi_table, paper_tables, paper_tables_dgates, skipping
 
 
 class _Report(click.Group):
@@ -280,3 +280,40 @@ def exits_used(bundle: str | None, budgets: tuple[Budget, ...] | None, **given: 
     network = open_bundle(bundle)
     with ask.how() as how:
         ask.give(skipping.exits_used(network, ask.dataset(network), budgets=budgets or (), how=how))
+
+
+@command.command("averages")
+@bundle_option
+@click.option(
+    "--averages",
+    "allowed",
+    callback=options.budgets,
+    required=True,
+    metavar="B,B,...",
+    help="FLOPs per input: 60M,80M.",
+)
+@click.option("--cap", callback=options.budget, metavar="B", help="A hard cap for each input.")
+@common
+def averages_table(
+    bundle: str | None, allowed: tuple[Budget, ...], cap: Budget | None, **given: Any
+) -> None:
+    """An average kept three ways: value-aware, by fixed thresholds, by MSDNet's quantiles.
+
+    Levels and thresholds are chosen on the validation pictures.
+    """
+    ask = asked(given)
+    network = open_bundle(bundle)
+    caps = [limit.macs for limit in (*allowed, *([] if cap is None else [cap]))]
+    if None in caps:
+        raise click.UsageError("--averages and --cap are counted in FLOPs here")
+    with ask.how() as how:
+        ask.give(
+            averages.averages(
+                network,
+                ask.dataset(network, "validation"),
+                ask.dataset(network),
+                [macs for macs in caps[: len(allowed)] if macs is not None],
+                cap_macs=None if cap is None else caps[-1],
+                how=how,
+            )
+        )

@@ -265,6 +265,18 @@ def _easy_hard(made: Figure, table: Table, dataset: Dataset | None) -> None:
     made.suptitle(f"{table.title}: % skipped, answer", fontsize=11, fontweight="bold")
 
 
+def _averages(made: Figure, table: Table, _: Dataset | None) -> None:
+    axes = made.subplots()
+    for number, method in enumerate(dict.fromkeys(row["method"] for row in table.rows)):
+        points = [
+            (row["mean_flops"] / _MEGA, 100 * row["accuracy"])
+            for row in table.rows
+            if row["method"] == method
+        ]
+        _line(axes, points, number, method)
+    _finish(made, [(axes, "mean MFLOPs per input")], _subject(table), "accuracy in %")
+
+
 KINDS: Mapping[str, Callable[[Figure, Table, Dataset | None], None]] = {
     "ddi-table-2": _ddi,
     "iadi": _iadi,
@@ -274,6 +286,7 @@ KINDS: Mapping[str, Callable[[Figure, Table, Dataset | None], None]] = {
     "dgate-figure-7": _figure_7,
     "skipping": _skipping,
     "easy-hard": _easy_hard,
+    "averages": _averages,
 }
 ALL = (*KINDS, "exits-used")
 _SIZES: Mapping[str, tuple[float, float]] = {

@@ -116,6 +116,7 @@ def test_every_table_has_a_command(
         "dgate-figure-7": ["--bundle", colours],
         "easy-hard": ["--bundle", colours, "--count", 2, "--plot", tmp_path / "p.png"],
         "exits-used": ["--bundle", colours, "--budgets", "2K"],
+        "averages": ["--bundle", colours, "--averages", "4K,8K", "--cap", "12K"],
     }
     for name, options in tables.items():
         record = tmp_path / f"{name}.json"
@@ -145,6 +146,7 @@ def test_evaluations_are_drawn_together(
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
+        (["averages", "--averages", "2mJ", "--data", "{d}"], 2, "counted in FLOPs here"),
         (["no-such-table"], 2, "no-such-table"),
         (["{t}/no.json", "-o", "{t}/x.svg"], 1, "there is no such file"),
         (["{t}/there.json", "-o", "{t}/x.svg"], 1, "this is no JSON"),

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynrt.errors import DataError, OutputExistsError
+from dynrt.report.averages import averages
 from dynrt.report.ddi_table import ddi_table_2
 from dynrt.report.paper_tables import iadi_table
 from dynrt.report.paper_tables_dgates import (
@@ -92,6 +93,9 @@ def _figures() -> dict[str, Callable[[], Table]]:
         "skipping": lambda: skipping_table(gated(), noise(20)),
         "easy-hard": lambda: easy_hard(gated(), noise(20), count=3),
         "exits-used": lambda: exits_used(colour_bundle(), colour_data(20)),
+        "averages": lambda: averages(
+            colour_bundle(), colour_data(60), colour_data(20), [2_000, 4_000], cap_macs=6_000
+        ),
     }
 
 
