@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dynrt.exporters.int8_emit import WeightBits
 
 Weights = Literal["float32", "float16"]
+GateRule = Literal["hinge", "softmax"]
 _SEED = 0
 _BATCH = 64
 
@@ -58,6 +59,12 @@ _BATCH = 64
     metavar="DATA",
     help="Prove parity on these pictures (cifar10:DIR, ...) and not on random inputs; "
     "with --int8, find ranges on its training part and compare on its test part.",
+)
+@click.option(
+    "--gates",
+    type=click.Choice(["hinge", "softmax"]),
+    help="Of a training run: which of its d-gates decide; softmax is the cross-entropy baseline.  "
+    "[default: hinge]",
 )
 @click.option(
     "--int8", is_flag=True, help="Quantise the compute nodes to 8-bit integers; needs --data."
@@ -99,6 +106,7 @@ def command(
     fused: Path | None,
     weights: Weights,
     data: str | None,
+    gates: GateRule | None,
     int8: bool,
     weight_bits: Literal["7", "8"],
     calibration: int,
@@ -120,6 +128,8 @@ def command(
             raise OutputExistsError(f"{path} exists; it is replaced only with --force")
     if cuts and not target.endswith(".onnx"):
         raise click.UsageError("--cut goes with an ONNX model")
+    if gates is not None and not Path(target).is_dir():
+        raise click.UsageError("--gates goes with the folder of a training run")
     if int8 and data is None:
         raise click.UsageError("--int8 finds ranges on pictures: give --data, such as cifar10:DIR")
     report: ParityReport | None = None
@@ -127,7 +137,7 @@ def command(
         bundle = open_bundle(target)
     else:
         _require_torch()
-        bundle, report = _made(target, cuts, weights, data=data, count=samples)
+        bundle, report = _made(target, cuts, weights, gates or "hinge", data=data, count=samples)
     compared: Int8Report | None = None
     if int8:
         _require_torch()
@@ -159,7 +169,13 @@ def _require_torch() -> None:
 
 
 def _made(
-    target: str, cuts: Sequence[str], weights: Weights, *, data: str | None, count: int
+    target: str,
+    cuts: Sequence[str],
+    weights: Weights,
+    gates: GateRule,
+    *,
+    data: str | None,
+    count: int,
 ) -> tuple[Bundle, ParityReport | None]:
     """The bundle that ``target`` becomes, and the proof (an ONNX model is compared when it is cut).
 
@@ -173,7 +189,7 @@ def _made(
     if path.suffix == ".onnx":
         return cut_onnx(read_onnx(path), cuts, name=path.stem, weights=weights), None
     if path.is_dir():
-        return _trained(path, weights, data=data, count=count)
+        return _trained(path, weights, gates, data=data, count=count)
     if ":" not in target:
         raise ExportError(
             f"{target}: no folder, ONNX model or bundle of that name; write MODULE:OBJECT for torch"
@@ -184,13 +200,13 @@ def _made(
 
 
 def _trained(
-    folder: Path, weights: Weights, *, data: str | None, count: int
+    folder: Path, weights: Weights, gates: GateRule, *, data: str | None, count: int
 ) -> tuple[Bundle, ParityReport]:
     """The bundle of a finished training run."""
     from dynrt.exporters import export_network
     from dynrt.train.package_run import run_spec
 
-    spec, provenance = run_spec(folder)
+    spec, provenance = run_spec(folder, rule=gates)
     inputs = _samples(spec.inputs, spec.preprocessing, data=data, count=count)
     return export_network(spec, inputs, weights=weights, provenance=provenance)
 

@@ -146,6 +146,7 @@ def test_export_a_bundle_as_one_fused_file(
         (["{m}:network", "-o", "x", "--data", "npz:d.npz"], 1, "no pictures"),
         (["{m}:network", "-o", "x", "--samples", "0"], 2, "--samples"),
         (["empty", "-o", "x"], 1, "empty"),
+        (["{m}:network", "-o", "x", "--gates", "softmax"], 2, "--gates"),
         (["gone.dynrt", "--fused", "x"], 1, "gone.dynrt"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dynrt.bundle import read_bundle
+from dynrt.ir.graph import Exit
 from tests.cli.conftest import Ask, Invoke
 from tests.train.tiny import gated_recipe, tiny_pictures
 
@@ -37,6 +38,16 @@ def test_from_pictures_to_a_network_that_skips(invoke: Invoke, ask: Ask, folder:
     ask("export", "run", "-o", "net.dynrt", "--data", "npz:d.npz", "--samples", 4)
     graph = read_bundle(folder / "net.dynrt").graph
     assert {"block2_gate", "block2_mask", "exit1", "final"} <= {node.name for node in graph.nodes}
+
+
+def test_either_kind_of_d_gates_decides(ask: Ask, folder: Path) -> None:
+    (folder / "tiny.toml").write_text(gated_recipe(epochs=1, d_gates=True))
+    ask(*TRAIN, "-o", "run")
+    for kind, port in (("hinge", "distances"), ("softmax", "softmax")):
+        ask("export", "run", "-o", f"{kind}.dynrt", "--gates", kind, "--samples", 4)
+        early = read_bundle(folder / f"{kind}.dynrt").graph.by_name["exit1"]
+        assert isinstance(early, Exit)
+        assert early.accept.port == port
 
 
 def test_another_setting_is_another_run(invoke: Invoke, folder: Path) -> None:
