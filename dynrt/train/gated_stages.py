@@ -46,9 +46,14 @@ def gated_network(
     net = new_gated(spec, recipe.gates, branches=stage == "ddi", seed=seed)
     if before:
         own = {k: t for k, t in net.state_dict().items() if k.startswith(_BRANCHES)}
-        new = {} if any(k.startswith(_BRANCHES) for k in before) else own
+        new = {} if has_branches(before) else own
         load_weights(net, {**new, **before}, place=f"weights of stage {before_stage!r}")
     return net
+
+
+def has_branches(weights: Mapping[str, Tensor]) -> bool:
+    """Whether they are of a network with branches."""
+    return any(name.startswith(_BRANCHES) for name in weights)
 
 
 def gated_task(

@@ -13,11 +13,12 @@ from dynrt.errors import RecipeError
 from dynrt.train.checkpoint import (
     TensorFile,
     read_tensor_file,
+    read_tensors,
     require_same,
     tensors_sha256,
     write_tensor_file,
 )
-from dynrt.train.gated_stages import gated_network, gated_task
+from dynrt.train.gated_stages import gated_network, gated_task, has_branches
 from dynrt.train.gates import GateTask, pooled_features
 from dynrt.train.loop import StageRun, Task
 from dynrt.train.networks import NetworkTask, new_backbone, new_branched
@@ -36,7 +37,12 @@ from dynrt.train.recipe import (
     WeightFile,
     WeightStage,
 )
-from dynrt.train.weights import file_sha256, find_weights, load_weight_file, load_weights
+from dynrt.train.weights import (
+    file_sha256,
+    find_weights,
+    load_weight_file,
+    load_weights,
+)
 from dynrt.zoo import BranchedResNet, ExitGates, GatedNetwork, ResNet
 from dynrt.zoo.exits import ExitNetwork
 from dynrt.zoo.gated import CHANNEL_GATES, LAYER_GATES
@@ -196,8 +202,11 @@ class Run:
         before: Mapping[str, Tensor],
         identity: Mapping[str, str],
     ) -> TensorFile:
-        task = self._task(stage, before, imported=True)
-        load_weight_file(task.module, given)
+        tensors, _ = read_tensors(given)
+        # The stage `ddi` may go on from branches that were trained for another target.
+        branched = stage == "iadi" and "ddi" in self.recipe.stages and has_branches(tensors)
+        task = self._task("ddi" if branched else stage, before, imported=True)
+        load_weights(task.module, tensors, place=str(given))
         record: Record = {
             "stage": stage,
             "epoch": 0,

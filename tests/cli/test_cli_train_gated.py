@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dynrt.bundle import read_bundle
 from dynrt.ir.graph import Exit
@@ -64,6 +66,19 @@ def test_finished_stages_are_not_trained(invoke: Invoke, ask: Ask, folder: Path)
     assert sorted(told["weights"]) == ["ddi", "iadi"]
     lines = Path(told["records"]).read_text().splitlines()
     assert [json.loads(line)["stage"] for line in lines] == ["iadi", "ddi"]
+
+
+def test_branches_go_on_to_another_target(invoke: Invoke, folder: Path) -> None:
+    assert invoke(*TRAIN, "-o", "run").exit_code == 0
+    first = load_file(folder / "run" / "ddi.safetensors")
+    barely = ("--set", "stages.ddi.target=0.5", "--set", "stages.ddi.rate.peak=1e-9")
+    words = ("-o", "next", "--finished", "iadi=run/ddi.safetensors", *barely)
+    result = invoke(*TRAIN, *words)
+    assert result.exit_code == 0, result.stderr
+    second = load_file(folder / "next" / "ddi.safetensors")
+    head = "branches.0.classifier.weight"
+    assert second.keys() == first.keys()
+    assert torch.allclose(second[head], first[head], atol=1e-5)
 
 
 def test_a_sweep_is_one_run_for_each_value(invoke: Invoke, ask: Ask, folder: Path) -> None:
