@@ -171,6 +171,7 @@ class VirtualMeter:
         self._sequence = 0
         self._windows_s = 0.0
         self._after_w, self._after = 0.0, 0  # the lag's tail: extra watts, periods since the end
+        self._cut = b""  # the rest of a line that the line's buffer had no place for
         self._rng = np.random.default_rng([power.seed, 0, 2])
         self.windows = 0
         self._thread = threading.Thread(target=self._serve, name="virtual meter", daemon=True)
@@ -260,13 +261,18 @@ class VirtualMeter:
         self._send(b"".join(lines), wait=wait)
 
     def _send(self, data: bytes, *, wait: bool) -> None:
-        """Send it; what nobody takes is lost."""
+        """Send whole lines; those that nobody takes are lost."""
+        cut, data = bool(self._cut), self._cut + data
         view, stalled = memoryview(data), time.monotonic() + _STALL_S
+        self._cut = b""
         while view and not self._stop.is_set():
             try:
                 view = view[os.write(self._out, view) :]
                 stalled = time.monotonic() + _STALL_S
             except BlockingIOError:
                 if not wait or time.monotonic() > stalled:
+                    sent = len(data) - len(view)
+                    if data[sent - 1 : sent] != b"\n" if sent else cut:
+                        self._cut = data[sent : data.index(b"\n", sent) + 1]
                     return
                 select.select([], [self._out], [], _TICK_S)

@@ -251,6 +251,23 @@ def test_nobody_listens_and_the_meter_lives(board: Board) -> None:
     board.meter.close()
 
 
+def test_a_slow_reader_loses_whole_lines_only() -> None:
+    board, decoder = Board(VirtualPower(rate_hz=5000)), InaLineDecoder()
+    reader = os.open(board.meter.port, os.O_RDONLY | os.O_NOCTTY)
+    try:
+        time.sleep(1.5)  # more than the line holds
+        for _ in range(100):
+            decoder.feed(os.read(reader, 1000), time.monotonic())
+            time.sleep(0.005)
+        for _ in range(40):
+            decoder.feed(os.read(reader, 4096), time.monotonic())
+    finally:
+        os.close(reader)
+        board.close()
+    assert decoder.counts.missing > 0
+    assert decoder.counts.damaged == decoder.counts.discarded_bytes == 0
+
+
 def _energies(bench: EmulatedBench, passes: int) -> list[tuple[int, float]]:
     """Ticks and mean power of an idle window and of a run."""
     net = small_network(2)
