@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -114,7 +115,7 @@ def build(target: Target = "qemu", folder: Path | None = None) -> Path:
     try:
         fresh = work / "agent"
         if target == "host":
-            _run(host_command(compiler, source_files("host"), fresh, build=stamp))
+            _build_host(compiler, work, fresh, stamp)
         else:
             _build_bare(compiler, _MACHINES[target], work, fresh, stamp)
         fresh.replace(made)
@@ -143,6 +144,26 @@ def host_command(
     return [*compiler, *LANGUAGE, *flags, define, f"-I{SOURCES}", *names, "-o", str(out)]
 
 
+def _build_host(compiler: Sequence[str], work: Path, out: Path, stamp: str) -> None:
+    flags = [*LANGUAGE, f'-DDYNRT_BUILD="{stamp}"']
+    objects = _compiled(compiler, work, [(file, flags) for file in source_files("host")])
+    _run([*compiler, *LANGUAGE, *objects, "-o", str(out)])
+
+
+def _compiled(
+    compiler: Sequence[str], work: Path, files: Sequence[tuple[Path, Sequence[str]]]
+) -> list[str]:
+    """Object files of ``files``, each with its flags; as many at a time as there are processors."""
+
+    def one(file: Path, flags: Sequence[str]) -> str:
+        made = str(work / f"{file.stem}.o")
+        _run([*compiler, *flags, "-c", str(file), "-o", made])
+        return made
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(one, *zip(*files, strict=True)))
+
+
 def _build_bare(
     compiler: Sequence[str], machine: _Machine, work: Path, out: Path, stamp: str
 ) -> None:
@@ -155,14 +176,13 @@ def _build_bare(
         f'-DDYNRT_BUILD="{stamp}"',
         *machine.flags,
     )
-    objects = []
+    files = []
     for file in [SOURCES / "start.S", *source_files("qemu")]:
-        flags = [*_BARE, *_FLAGS_OF.get(file.name, ())]
+        flags = [*_BARE, *_FLAGS_OF.get(file.name, ()), *defines]
         if file.name == "zynq.c":
             flags.remove("-mfpu=neon")
-        made = work / f"{file.stem}.o"
-        _run([*compiler, *flags, *defines, "-c", str(file), "-o", str(made)])
-        objects.append(str(made))
+        files.append((file, flags))
+    objects = _compiled(compiler, work, files)
     _run(
         [
             *compiler,
