@@ -56,6 +56,7 @@ class GatedTask(NetworkTask):
             exit_names=net.exit_names,
         )
         self._net = net
+        net.explore(stage.explored)
         self._gated = stage
         self._cost = cost
         self._measured = measured

@@ -197,6 +197,7 @@ class GatedStage:
         gate_rate: what the learning rate of the layer gates is multiplied by.
         channel_rate: the same of the channel gates.
         epoch_share: of an epoch's batches that are taken; each epoch draws its own.
+        explored: share of the pictures that skip a unit for which it is computed all the same.
         clip_norm: longest gradient, or ``None``.
     """
 
@@ -208,6 +209,7 @@ class GatedStage:
     gate_rate: float
     channel_rate: float
     epoch_share: float
+    explored: float
     clip_norm: float | None
 
     @property

@@ -186,6 +186,7 @@ def _gated_stage(table: Fields, *, exits: int) -> GatedStage:
         epoch_share=(
             table.number("epoch_share", low=0.001, high=1) if table.has("epoch_share") else 1.0
         ),
+        explored=table.number("explored", low=0, high=1) if table.has("explored") else 1.0,
         clip_norm=(
             table.number("clip_norm", low=1e-6, high=1e6) if table.has("clip_norm") else None
         ),

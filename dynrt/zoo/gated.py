@@ -3,13 +3,13 @@
 Per picture a layer gate decides on a unit, and where the unit runs a channel gate decides on its
 channels (MGL2S, equation 3). Decisions are 0 or 1 in training too, so that batch norm sees the
 features that it will see later; the gates get the gradient of the score that was rounded (straight
-through). A batch is computed whole: what is skipped costs time here, and none in an exported bundle.
+through). A batch is computed whole, or, with :meth:`GatedNetwork.explore`, mostly where units run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,10 @@ from dynrt.zoo.channel_gates import (
     spread,
     whole_groups,
 )
+from dynrt.zoo.decisions import choose, choose_rows, hard
 from dynrt.zoo.densenet import BOTTLENECK, DenseLayer, DenseNet, MaskedDenseLayer
 from dynrt.zoo.layer_gates import GATE_WIDTH, LayerGate, UnitGates
-from dynrt.zoo.masked import KEPT_FROM, MaskedBlock, MaskGate
+from dynrt.zoo.masked import MaskedBlock, MaskGate
 from dynrt.zoo.parts import ExitPart, GatedPart, GatedParts, MeanPool
 from dynrt.zoo.resnet import BasicBlock, ResNet
 
@@ -120,6 +121,7 @@ class GatedNetwork(nn.Module):
             zip(self.exit_names, (*(u.name for u in places), self.unit_names[-1]), strict=True)
         )
         self._keep: LayerKeep = "gates"
+        self._explored = 1.0
         self._frozen = False
 
     def freeze_backbone(self) -> None:
@@ -138,6 +140,13 @@ class GatedNetwork(nn.Module):
     def set_layer(self, keep: LayerKeep) -> None:
         """Follow the layer ``gates``, or run ``all`` units whatever they say."""
         self._keep = keep
+
+    def explore(self, share: float) -> None:
+        """In training, compute only this share of what is skipped, 0..1; see :func:`choose_rows`.
+
+        1 computes every unit for every picture. Evaluation does so always.
+        """
+        self._explored = share
 
     def branch(self, index: int) -> BranchHead:
         """The branch of exit ``index + 1``.
@@ -178,11 +187,11 @@ class GatedNetwork(nn.Module):
             runs = mask = None
             if unit.name in gates:
                 score, h, c = _step(gates[unit.name], x, h, c)
-                runs = _hard(score) if self._keep == "gates" else torch.ones_like(score)
+                runs = hard(score) if self._keep == "gates" else torch.ones_like(score)
                 scores.append(score)
                 layers.append(runs)
             if unit.name in masks:
-                mask = _hard(masks[unit.name](x).float())
+                mask = hard(masks[unit.name](x).float())
                 channels.append(mask if runs is None else mask * runs)
             new = self._unit(unit, x, previous, runs, mask)
             x, previous = (torch.cat([x, new], 1), new) if unit.dense else (new, x)
@@ -202,14 +211,27 @@ class GatedNetwork(nn.Module):
     ) -> Tensor:
         """A unit's output; ``runs`` is ``(n, 1)`` and ``mask`` ``(n, groups)``, both 0 or 1."""
         passes = previous if unit.dense else x
-        if mask is not None and self.kind == "inner":
-            new = unit.module(x, mask.to(x.dtype))
+        if runs is not None and self.training and self._explored < 1:
+            return choose_rows(
+                lambda rows: self._masked(
+                    unit, x[rows], passes[rows], None if mask is None else mask[rows]
+                ),
+                passes,
+                runs,
+                self._explored,
+            )
+        new = self._masked(unit, x, passes, mask)
+        return new if runs is None else choose(new, passes, runs[:, :, None, None])
+
+    def _masked(self, unit: Unit, x: Tensor, passes: Tensor, mask: Tensor | None) -> Tensor:
+        """The unit's output where it runs."""
+        if mask is None:
+            out: Tensor = unit.module(x)
+        elif self.kind == "inner":
+            out = unit.module(x, mask.to(x.dtype))
         else:
-            new = unit.module(x)
-        if mask is not None and self.kind == "output":
-            kept = mask if runs is None else mask * runs
-            return _choose(new, passes, spread(kept, unit.c_out))
-        return new if runs is None else _choose(new, passes, runs[:, :, None, None])
+            out = choose(unit.module(x), passes, spread(mask, unit.c_out))
+        return out
 
     def export_parts(self) -> GatedParts:
         """The network in modules that run one after another, in evaluation mode, weights shared."""
@@ -264,44 +286,6 @@ class GatedNetwork(nn.Module):
 
 def _modules(part: GatedPart) -> list[nn.Module]:
     return [m for m in (part.module, part.layer_gate, part.channel_gate) if m is not None]
-
-
-# --- decisions
-
-
-class _Choose(torch.autograd.Function):
-    """``y`` where ``keep`` is 1 and ``x`` where it is 0, to the bit.
-
-    The gradient is that of ``keep * y + (1 - keep) * x``.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, keep: Tensor) -> Tensor:
-        """Choose; ``keep`` broadcasts over height and width."""
-        kept = (keep >= KEPT_FROM).to(y.dtype)
-        ctx.save_for_backward(y, x, kept)
-        ctx.keep_dtype = keep.dtype
-        # Exact at 0 and 1, and three times as fast as torch.where.
-        return torch.lerp(x, y, kept)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of all three."""
-        y, x, kept = ctx.saved_tensors
-        of_y = grad * kept
-        over = (2, 3) if kept.shape[1] > 1 else (1, 2, 3)
-        of_keep = (grad * (y - x)).sum(over, keepdim=True)
-        return of_y, grad - of_y, of_keep.to(ctx.keep_dtype)
-
-
-def _choose(y: Tensor, x: Tensor, keep: Tensor) -> Tensor:
-    chosen: Tensor = _Choose.apply(y, x, keep)
-    return chosen
-
-
-def _hard(score: Tensor) -> Tensor:
-    """Exactly 0 or 1, with the gradient of ``score``."""
-    return (score >= KEPT_FROM).to(score.dtype) + (score - score.detach())
 
 
 def _step(gate: LayerGate, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:

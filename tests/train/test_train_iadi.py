@@ -98,8 +98,8 @@ def test_an_epoch_may_be_a_share_of_the_batches(bench: Bench) -> None:
     assert same_tensors(a, b)
 
 
-@pytest.mark.parametrize("target", [0.1, 0.6])
-def test_joint_training_goes_to_its_target(tmp_path: Path, target: float) -> None:
+@pytest.mark.parametrize(("target", "explored"), [(0.1, 1.0), (0.6, 1.0), (0.6, 0.2)])
+def test_joint_training_goes_to_its_target(tmp_path: Path, target: float, explored: float) -> None:
     recipe = gated_recipe(ddi=False, gates='layer = true\nchannel = "none"\ngroup_channels = 1')
     bench = Bench(tmp_path, recipe)
     settings = [
@@ -107,6 +107,7 @@ def test_joint_training_goes_to_its_target(tmp_path: Path, target: float) -> Non
         "stages.iadi.cpu.epochs=25",
         "stages.iadi.resource=skipping",
         f"stages.iadi.target={target}",
+        f"stages.iadi.explored={explored}",
     ]
     result = bench.train("out", settings=settings)
     assert result.measures["open"]["skipped"] == pytest.approx(0, abs=0.05)

@@ -240,6 +240,7 @@ DENSE = 'family = "densenet"\ndepth = 16\ngrowth = 4\nbottleneck = true\ncompres
         ("band = 0.05", "band = 2", "band = 2"),
         ("gate_rate = 0.5", "gate_rate = 0", "gate_rate = 0"),
         ("gate_rate = 0.5", "epoch_share = 0", "epoch_share = 0"),
+        ("gate_rate = 0.5", "explored = 1.5", "explored = 1.5: a number from 0 to 1"),
         ("clip_norm = 1.0", "clip_norm = 0", "clip_norm = 0"),
         ('resource = "computation"', 'resource = "time"', "resource = 'time': 'skipping' or"),
         ('resource = "computation"', 'resource = "energy"', "hardware is missing"),

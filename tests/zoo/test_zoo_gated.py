@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from dynrt.errors import DynrtError
 from dynrt.zoo import DenseNet, GatedNetwork, ResNet
 from dynrt.zoo.chain import Backbone
-from dynrt.zoo.gated import ChannelKind, _choose, _hard
+from dynrt.zoo.decisions import choose, hard
+from dynrt.zoo.gated import ChannelKind
 from dynrt.zoo.masked import MaskedBlock
 
 
@@ -187,9 +188,9 @@ def test_a_choice_is_exact_and_its_gradient_is_the_sums(columns: int) -> None:
     torch.manual_seed(0)
     y, x = (torch.randn(4, 3, 2, 2, requires_grad=True) for _ in range(2))
     score = torch.rand(4, columns, requires_grad=True)
-    keep = _hard(score)
+    keep = hard(score)
     assert torch.equal(keep.detach(), (score >= 0.5).float())
-    out = _choose(y, x, keep[:, :, None, None])
+    out = choose(y, x, keep[:, :, None, None])
     wanted = torch.where((score >= 0.5)[:, :, None, None], y, x)
     assert torch.equal(out, wanted)
     direction = torch.randn_like(out)
