@@ -76,7 +76,7 @@ def test_readme_opens_with_the_two_commands(readme: str) -> None:
     head = readme[: readme.index("<!-- demo-output -->")]
     assert "pip install '.[demo]' && dynrt run --budget 100M" in head
     (test,) = _between(readme, "test-command")
-    assert test == "pip install -e '.[dev]' && coverage run -m pytest && coverage report"
+    assert test == "pip install -e '.[dev]' && pytest -n auto --dist loadfile --cov"
 
 
 def test_ci_runs_the_readmes_own_test_command(readme: str, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_ci_runs_the_readmes_own_test_command(readme: str, tmp_path: Path) -> No
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     (extract,) = re.findall(r"^command=(.*)$", script, re.MULTILINE)
-    changed = readme.replace("coverage run -m pytest", "something new")
+    changed = readme.replace("pytest -n auto", "something new")
     for text in (readme, changed):
         (tmp_path / "README.md").write_text(text, "utf-8")
         done = subprocess.run(
