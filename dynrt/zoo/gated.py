@@ -15,26 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from dynrt.errors import DynrtError
-from dynrt.zoo.branches import Branch, BranchHead, DenseBranch
+from dynrt.zoo.branches import BranchHead
 from dynrt.zoo.chain import Backbone, Chain, Unit
-from dynrt.zoo.channel_gates import (
-    ChannelGate,
-    DenseOutputMasked,
-    LightGate,
-    OutputMasked,
-    spread,
-    whole_groups,
-)
+from dynrt.zoo.channel_gates import DenseOutputMasked, OutputMasked, spread
 from dynrt.zoo.decisions import choose, choose_rows, hard
-from dynrt.zoo.densenet import BOTTLENECK, DenseLayer, DenseNet, MaskedDenseLayer
+from dynrt.zoo.gated_building import (
+    ChannelKind,
+    branch_places,
+    channel_gate,
+    channel_groups,
+    inner_masked,
+    new_branch,
+)
 from dynrt.zoo.layer_gates import GATE_WIDTH, LayerGate, UnitGates
-from dynrt.zoo.masked import MaskedBlock, MaskGate
 from dynrt.zoo.parts import ExitPart, GatedPart, GatedParts, MeanPool
-from dynrt.zoo.resnet import BasicBlock, ResNet
 
 #: How the names of the gates' parameters begin.
 LAYER_GATES, CHANNEL_GATES = "layer_gates.", "channel_gates."
-ChannelKind = Literal["none", "output", "inner"]
 LayerKeep = Literal["all", "gates"]
 
 
@@ -96,11 +93,11 @@ class GatedNetwork(nn.Module):
             raise DynrtError(f"a {type(backbone).__name__} so small has no unit to skip")
         self.kind: ChannelKind = channel
         self.groups = {
-            u.name: _groups(u, channel, group_channels) for u in units if channel != "none"
+            u.name: channel_groups(u, channel, group_channels) for u in units if channel != "none"
         }
         if channel == "inner":
             for unit in units:
-                backbone.set_submodule(unit.path, _inner_masked(unit, self.groups[unit.name]))
+                backbone.set_submodule(unit.path, inner_masked(unit, self.groups[unit.name]))
         self.backbone = backbone
         self.chain: Chain = backbone.chain()
         self.unit_names = tuple(u.name for u in self.chain.units)
@@ -108,13 +105,13 @@ class GatedNetwork(nn.Module):
         self.channelled = tuple(self.groups)
         self.layer_gates = UnitGates({u.name: u.c_in for u in units}) if layer else None
         self.channel_gates = (
-            nn.ModuleList(_channel_gate(u, channel, self.groups[u.name]) for u in units)
+            nn.ModuleList(channel_gate(u, channel, self.groups[u.name]) for u in units)
             if self.groups
             else None
         )
-        places = _branch_places(self.chain) if branches else ()
+        places = branch_places(self.chain) if branches else ()
         self.branches = (
-            nn.ModuleList(_branch(backbone, self.chain, u) for u in places) if branches else None
+            nn.ModuleList(new_branch(backbone, self.chain, u) for u in places) if branches else None
         )
         self.exit_names = (*(f"exit{i}" for i in range(1, len(places) + 1)), "final")
         self.exit_after: Mapping[str, str] = dict(
@@ -292,58 +289,3 @@ def _step(gate: LayerGate, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Ten
     """A layer gate in float32, whatever precision the features have."""
     with torch.autocast(x.device.type, enabled=False):
         return gate.step(x.mean((2, 3)).float(), h, c)
-
-
-# --- building
-
-
-def _groups(unit: Unit, kind: ChannelKind, size: int) -> int:
-    channels = unit.c_out
-    if kind == "inner":
-        if isinstance(unit.module, BasicBlock):
-            channels = unit.module.conv1.out_channels
-        elif isinstance(unit.module, DenseLayer) and unit.module.middle:
-            channels = unit.module.middle
-        else:
-            raise DynrtError(f"{unit.name}: there are no two convolutions to gate the channels of")
-    return whole_groups(channels, size, unit.name)
-
-
-def _inner_masked(unit: Unit, groups: int) -> nn.Module:
-    if isinstance(unit.module, BasicBlock):
-        return MaskedBlock.of(unit.module, groups=groups)
-    return MaskedDenseLayer.of(cast("DenseLayer", unit.module), groups=groups)
-
-
-def _channel_gate(unit: Unit, kind: ChannelKind, groups: int) -> nn.Module:
-    if kind == "inner":
-        return MaskGate(unit.c_in, groups)
-    first = next(m for m in unit.module.modules() if isinstance(m, nn.Conv2d))
-    middle = max(1, first.out_channels // 2)
-    if unit.dense and first.kernel_size != (1, 1):  # no bottleneck: as if there were one
-        middle = max(1, BOTTLENECK * unit.c_out // 2)
-    if unit.dense:
-        return LightGate(unit.c_in, middle, unit.c_out, groups)
-    if first.kernel_size == (1, 1):
-        return LightGate(unit.c_in, middle, middle, groups)
-    return ChannelGate(unit.c_in, groups)
-
-
-def _branch_places(chain: Chain) -> tuple[Unit, ...]:
-    """The units behind which branches stand: about 1/4 and 3/4 of each stage."""
-    places = []
-    for stage in chain.stages():
-        units = [u for u in stage if u.dense or not any(v.dense for v in stage)]
-        inside = {max(1, len(units) // 4), max(1, 3 * len(units) // 4)}
-        places += [units[at - 1] for at in sorted(inside)]
-    return tuple(places)
-
-
-def _branch(backbone: nn.Module, chain: Chain, unit: Unit) -> BranchHead:
-    if isinstance(backbone, DenseNet):
-        return DenseBranch(unit.c_behind, unit.stage, classes=chain.classes)
-    if isinstance(backbone, ResNet):
-        stage = chain.stages()[unit.stage]
-        early = stage.index(unit) + 1 == max(1, len(stage) // 4)
-        return Branch(unit.stage, early=early, width=backbone.width, classes=chain.classes)
-    raise DynrtError(f"branches are not made for a {type(backbone).__name__}")

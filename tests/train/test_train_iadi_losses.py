@@ -12,7 +12,7 @@ from dynrt.errors import RecipeError
 from dynrt.train.iadi_losses import RunCost, alpha_sign, resource_loss, skipping_costs
 from dynrt.zoo import DenseNet, GatedNetwork, GatedOutput, ResNet, count_costs
 from dynrt.zoo.gate_costs import GatedCosts, UnitCost
-from dynrt.zoo.gated import ChannelKind
+from dynrt.zoo.gated_building import ChannelKind
 
 
 def network(channel: ChannelKind, *, layer: bool = True, dense: bool = False) -> GatedNetwork:

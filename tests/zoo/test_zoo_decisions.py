@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynrt.zoo import DenseNet, GatedNetwork, GatedOutput, ResNet, gated
 from dynrt.zoo.decisions import ROWS_MULTIPLE, choose, choose_rows, rows_to_compute
-from dynrt.zoo.gated import ChannelKind
+from dynrt.zoo.gated_building import ChannelKind
 
 
 def _runs(kept: list[bool]) -> Tensor:

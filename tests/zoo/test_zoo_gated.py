@@ -12,7 +12,7 @@ from dynrt.errors import DynrtError
 from dynrt.zoo import DenseNet, GatedNetwork, ResNet
 from dynrt.zoo.chain import Backbone
 from dynrt.zoo.decisions import choose, hard
-from dynrt.zoo.gated import ChannelKind
+from dynrt.zoo.gated_building import ChannelKind
 from dynrt.zoo.masked import MaskedBlock
 
 
