@@ -29,6 +29,10 @@ class Tolerance:
         values = np.abs(reference[np.isfinite(reference)].astype(np.float64))
         return self.absolute + self.relative * float(np.max(values, initial=0.0))
 
+    def times(self, factor: float) -> Tolerance:
+        """So many times as wide."""
+        return Tolerance(absolute=factor * self.absolute, relative=factor * self.relative)
+
     def __str__(self) -> str:
         return f"{self.absolute:g} + {self.relative:g} * largest value"
 
@@ -38,6 +42,10 @@ TOLERANCES: Mapping[Weights, Tolerance] = {
     "float32": Tolerance(absolute=1e-4, relative=1e-4),
     "float16": Tolerance(absolute=5e-3, relative=5e-3),
 }
+#: A forced path may run what training never ran together, and rounding grows in features so made: float16
+#: weights are let through there at so many times the tolerance. That the path is wired as the modules
+#: are is proven with float32 weights, at their tolerance.
+FORCED_FLOAT16 = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,9 @@ def export_network(
 ) -> tuple[Bundle, ParityReport]:
     """Lower ``spec``, prove that the bundle computes the same, and note the proof in it.
 
+    With float16 weights the network is first proven with float32 ones: that one's tolerance finds
+    what is wired wrongly, the wider one of rounded weights might not.
+
     Args:
         spec: the network.
         inputs: real samples to prove it on: by input name, or one array ``(n, ...)`` for a network
@@ -42,6 +45,8 @@ def export_network(
         ParityError: the bundle computes something else.
     """
     samples = samples_of(spec, inputs)
+    if weights == "float16":
+        prove(spec, lower(spec), samples, forced_inputs=forced_inputs)
     bundle = lower(spec, weights=weights, provenance=provenance)
     report = prove(spec, bundle, samples, tolerance=tolerance, forced_inputs=forced_inputs)
     return with_provenance(bundle, {"parity": str(report)}), report

@@ -15,7 +15,14 @@ import numpy as np
 
 from dynrt.bundle import Bundle
 from dynrt.errors import ParityError
-from dynrt.exporters.compare import TOLERANCES, Execution, Tolerance, difference, tie_gap
+from dynrt.exporters.compare import (
+    FORCED_FLOAT16,
+    TOLERANCES,
+    Execution,
+    Tolerance,
+    difference,
+    tie_gap,
+)
 from dynrt.exporters.mask_ties import Settler, mask_ports
 from dynrt.exporters.paths import Case, Goal, coverage_cases, goals, reached
 from dynrt.exporters.spec import NetworkSpec
@@ -43,6 +50,7 @@ class ParityReport:
         max_abs_error: largest difference of any output of any node.
         max_error_node: where it was.
         tolerance: what was allowed.
+        forced_tolerance: what was allowed on forced paths.
         near_ties: runs with a decision so near its threshold that rounding may turn it.
         turned: near-ties that rounding did turn; only what came before was compared in these.
         settled: values of channel masks that rounding turned; the runs went on as the modules'.
@@ -55,6 +63,7 @@ class ParityReport:
     max_abs_error: float
     max_error_node: NodeId
     tolerance: Tolerance
+    forced_tolerance: Tolerance
     near_ties: int
     turned: int
     settled: int = 0
@@ -64,9 +73,13 @@ class ParityReport:
             f"{self.inputs} inputs, {self.runs} runs over {self.paths} paths, "
             f"{len(self.covered)} exits and gate values; largest difference "
             f"{self.max_abs_error:.3g} at {self.max_error_node or 'none'} "
-            f"(allowed {self.tolerance}); {self.near_ties} near-ties, {self.turned} turned"
+            f"(allowed {self.tolerance}{self._forced()}); {self.near_ties} near-ties, {self.turned} turned"
             + (f"; {self.settled} mask values settled" if self.settled else "")
         )
+
+    def _forced(self) -> str:
+        same = self.forced_tolerance == self.tolerance
+        return "" if same else f"; on forced paths {self.forced_tolerance}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,7 +108,8 @@ def prove(
         spec: the modules, or any functions by node.
         bundle: what was made from them.
         inputs: samples without batch axis, by input name; all run under the own thresholds.
-        tolerance: by default that of the weights' type, as the bundle's provenance says.
+        tolerance: by default that of the weights' type, as the bundle's provenance says; float16
+            weights have a wider one on forced paths (:data:`FORCED_FLOAT16`).
         forced_inputs: how many inputs run under each forced case; cases take them in turn.
 
     Raises:
@@ -108,7 +122,8 @@ def prove(
     half = bundle.provenance.get("weights") == "float16"
     limit = tolerance or TOLERANCES["float16" if half else "float32"]
     backend = OrtBackend(bundle.models)
-    prover = _Prover(functions=functions, backend=backend, limit=limit)
+    forced = limit.times(FORCED_FLOAT16) if half and tolerance is None else limit
+    prover = _Prover(functions=functions, backend=backend, natural=limit, forced=forced)
     tally = prover.tally
     turn = 0
     try:
@@ -136,6 +151,7 @@ def prove(
         max_abs_error=tally.error,
         max_error_node=tally.error_node,
         tolerance=limit,
+        forced_tolerance=forced,
         near_ties=tally.near_ties,
         turned=tally.turned,
         settled=tally.settled,
@@ -167,7 +183,8 @@ class _Prover:
 
     functions: Mapping[NodeId, Function]
     backend: Backend
-    limit: Tolerance
+    natural: Tolerance
+    forced: Tolerance
     tally: _Tally = field(default_factory=_Tally)
 
     def run(self, case: Case, samples: Mapping[int, Inputs]) -> None:
@@ -181,23 +198,24 @@ class _Prover:
         self, case: Case, place: str, sample: Inputs, network: Network, recorder: _Recorder
     ) -> None:
         graph, tally = case.graph, self.tally
+        limit = self.forced if case.aims else self.natural
         by_modules = _interpreted("modules", graph, self.functions, sample)
         ports = mask_ports(graph)
-        settle = Settler(ports=ports, limit=self.limit, reference=by_modules.gave)
+        settle = Settler(ports=ports, limit=limit, reference=by_modules.gave)
         nodes: dict[NodeId, Function] = {
             n: partial(_settled, settle, self.backend, n) for n in self.functions
         }
         by_onnx = _interpreted("ONNX", graph, nodes, sample)
-        recorder.settle = Settler(ports=ports, limit=self.limit, reference=by_onnx.gave)
+        recorder.settle = Settler(ports=ports, limit=limit, reference=by_onnx.gave)
         by_runtime = _ran(network, recorder, sample)
         tally.runs += 1
         tally.paths.add(by_modules.path)
         tally.met |= reached(graph, by_modules.decisions, by_modules.path, by_modules.exit)
-        gaps = [tie_gap(graph, name, by_modules, self.limit) for name in graph.order]
+        gaps = [tie_gap(graph, name, by_modules, limit) for name in graph.order]
         tally.near_ties += any(gap is not None and gap <= 0 for gap in gaps)
         turned = False
         for reference, other in ((by_modules, by_onnx), (by_onnx, by_runtime)):
-            found = difference(graph, reference, other, self.limit, place=place)
+            found = difference(graph, reference, other, limit, place=place)
             turned = turned or found.turned is not None
             if found.max_abs_error > tally.error:
                 tally.error, tally.error_node = found.max_abs_error, found.node

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import dynrt.exporters
 import dynrt.runtime
-from dynrt.bundle import Preprocessing, read_bundle, write_bundle
+from dynrt.bundle import Bundle, Preprocessing, read_bundle, write_bundle
 from dynrt.errors import ExportError, ParityError
 from dynrt.exporters import (
     NetworkBuilder,
     NetworkSpec,
     Tolerance,
+    export,
     export_network,
     lower,
     sequential_exits,
@@ -76,6 +78,21 @@ def test_float16_is_smaller_and_held_to_its_own_tolerance() -> None:
         export_network(
             spec, SAMPLES, weights="float16", tolerance=Tolerance(absolute=1e-6, relative=0.0)
         )
+
+
+def test_float16_does_not_hide_what_is_wired_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake below float16's tolerance is found by the proof with float32 weights."""
+
+    def wrong(spec: NetworkSpec, *, weights: Weights = "float32", **_: object) -> Bundle:
+        bundle = lower(spec, weights=weights)
+        with torch.no_grad():
+            for parameter in spec.modules["stem"].parameters():
+                parameter.add_(1e-3)
+        return bundle
+
+    monkeypatch.setattr(export, "lower", wrong)
+    with pytest.raises(ParityError, match=r"node 'stem'.*0\.0001 \+ 0\.0001"):
+        export_network(network(), SAMPLES, weights="float16")
 
 
 def test_operators_without_weights_that_are_unknown_are_noted() -> None:

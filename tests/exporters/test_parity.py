@@ -83,13 +83,17 @@ def test_a_weight_changed_after_the_export_is_found(node: str) -> None:
     assert "is allowed" in str(caught.value)
 
 
-def test_a_node_of_a_seldom_path_is_found_by_forcing_it() -> None:
+def shut_block() -> NetworkSpec:
     """No input reaches the second block by itself: its gate is shut."""
     shut = Gate(
         module=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1)), threshold=1e6
     )
     blocks = [("stem", nn.Conv2d(3, 8, 3, 1, 1)), ("block", Block(8, 8))]
-    spec = gated_blocks("shut", IMAGE, blocks, {"block": shut}, {"block": pooled_head(8)}).build()
+    return gated_blocks("shut", IMAGE, blocks, {"block": shut}, {"block": pooled_head(8)}).build()
+
+
+def test_a_node_of_a_seldom_path_is_found_by_forcing_it() -> None:
+    spec = shut_block()
     bundle = lower(spec)
     report = prove(spec, bundle, SAMPLES)
     assert report.covered == ("block_gate_control[0]=off", "block_gate_control[0]=on", "final")
@@ -97,6 +101,27 @@ def test_a_node_of_a_seldom_path_is_found_by_forcing_it() -> None:
         next(spec.modules["block"].parameters()).add_(0.1)
     says = r"node 'block', output 'y', input \d, forced block_gate_control\[0\]=on"
     with pytest.raises(ParityError, match=says):
+        prove(spec, bundle, SAMPLES)
+
+
+def test_rounded_weights_may_differ_more_where_a_path_is_forced() -> None:
+    half = TOLERANCES["float16"]
+    torch.manual_seed(0)
+    spec = shut_block()
+    bundle = lower(spec, weights="float16")
+    report = prove(spec, bundle, SAMPLES)
+    assert report.forced_tolerance == half.times(4)
+    assert "; on forced paths 0.02 + 0.02 * largest value)" in str(report)
+    block = spec.modules["block"]
+    assert isinstance(block, Block)
+    with torch.no_grad():
+        block.bn2.bias.add_(0.03)
+    prove(spec, bundle, SAMPLES)
+    with pytest.raises(ParityError, match="forced block_gate_control"):
+        prove(spec, bundle, SAMPLES, tolerance=half)
+    with torch.no_grad():
+        block.bn2.bias.add_(0.5)
+    with pytest.raises(ParityError, match="forced block_gate_control"):
         prove(spec, bundle, SAMPLES)
 
 
