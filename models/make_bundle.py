@@ -80,7 +80,8 @@ MODELS: Mapping[str, Model] = {
     ),
     "resnet74-ddi": Model(
         _resnet74,
-        "CIFAR-10 ResNet-74 (336 MFLOPs) with DDI's layer gates, six branch exits and d-gates",
+        "CIFAR-10 ResNet-74 whose layer gates skip four fifths of its 336 MFLOPs, with six DDI "
+        "branch exits and d-gates",
         "dynrt train resnet74-iadi-ddi (models/README.md)",
     ),
 }
