@@ -67,6 +67,9 @@ _BATCH = 64
     "[default: hinge]",
 )
 @click.option(
+    "--name", help="Of a training run: what its bundle is called.  [default: as the recipe]"
+)
+@click.option(
     "--int8", is_flag=True, help="Quantise the compute nodes to 8-bit integers; needs --data."
 )
 @click.option(
@@ -107,6 +110,7 @@ def command(
     weights: Weights,
     data: str | None,
     gates: GateRule | None,
+    name: str | None,
     int8: bool,
     weight_bits: Literal["7", "8"],
     calibration: int,
@@ -128,8 +132,9 @@ def command(
             raise OutputExistsError(f"{path} exists; it is replaced only with --force")
     if cuts and not target.endswith(".onnx"):
         raise click.UsageError("--cut goes with an ONNX model")
-    if gates is not None and not Path(target).is_dir():
-        raise click.UsageError("--gates goes with the folder of a training run")
+    for option, value in (("--gates", gates), ("--name", name)):
+        if value is not None and (names_bundle(target) or not Path(target).is_dir()):
+            raise click.UsageError(f"{option} goes with the folder of a training run")
     if int8 and data is None:
         raise click.UsageError("--int8 finds ranges on pictures: give --data, such as cifar10:DIR")
     report: ParityReport | None = None
@@ -137,7 +142,9 @@ def command(
         bundle = open_bundle(target)
     else:
         _require_torch()
-        bundle, report = _made(target, cuts, weights, gates or "hinge", data=data, count=samples)
+        bundle, report = _made(
+            target, cuts, weights, gates or "hinge", name, data=data, count=samples
+        )
     compared: Int8Report | None = None
     if int8:
         _require_torch()
@@ -173,6 +180,7 @@ def _made(
     cuts: Sequence[str],
     weights: Weights,
     gates: GateRule,
+    name: str | None,
     *,
     data: str | None,
     count: int,
@@ -189,7 +197,7 @@ def _made(
     if path.suffix == ".onnx":
         return cut_onnx(read_onnx(path), cuts, name=path.stem, weights=weights), None
     if path.is_dir():
-        return _trained(path, weights, gates, data=data, count=count)
+        return _trained(path, weights, gates, name, data=data, count=count)
     if ":" not in target:
         raise ExportError(
             f"{target}: no folder, ONNX model or bundle of that name; write MODULE:OBJECT for torch"
@@ -200,13 +208,19 @@ def _made(
 
 
 def _trained(
-    folder: Path, weights: Weights, gates: GateRule, *, data: str | None, count: int
+    folder: Path,
+    weights: Weights,
+    gates: GateRule,
+    name: str | None,
+    *,
+    data: str | None,
+    count: int,
 ) -> tuple[Bundle, ParityReport]:
     """The bundle of a finished training run."""
     from dynrt.exporters import export_network
     from dynrt.train.package_run import run_spec
 
-    spec, provenance = run_spec(folder, rule=gates)
+    spec, provenance = run_spec(folder, name=name, rule=gates)
     inputs = _samples(spec.inputs, spec.preprocessing, data=data, count=count)
     return export_network(spec, inputs, weights=weights, provenance=provenance)
 

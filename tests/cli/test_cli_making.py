@@ -147,6 +147,7 @@ def test_export_a_bundle_as_one_fused_file(
         (["{m}:network", "-o", "x", "--samples", "0"], 2, "--samples"),
         (["empty", "-o", "x"], 1, "empty"),
         (["{m}:network", "-o", "x", "--gates", "softmax"], 2, "--gates"),
+        (["{m}:network", "-o", "x", "--name", "mine"], 2, "--name"),
         (["gone.dynrt", "--fused", "x"], 1, "gone.dynrt"),
     ],
 )

@@ -46,8 +46,11 @@ def test_either_kind_of_d_gates_decides(ask: Ask, folder: Path) -> None:
     (folder / "tiny.toml").write_text(gated_recipe(epochs=1, d_gates=True))
     ask(*TRAIN, "-o", "run")
     for kind, port in (("hinge", "distances"), ("softmax", "softmax")):
-        ask("export", "run", "-o", f"{kind}.dynrt", "--gates", kind, "--samples", 4)
-        early = read_bundle(folder / f"{kind}.dynrt").graph.by_name["exit1"]
+        called = ("--name", f"mine-{kind}")
+        ask("export", "run", "-o", f"{kind}.dynrt", "--gates", kind, *called, "--samples", 4)
+        bundle = read_bundle(folder / f"{kind}.dynrt")
+        assert bundle.name == f"mine-{kind}"
+        early = bundle.graph.by_name["exit1"]
         assert isinstance(early, Exit)
         assert early.accept.port == port
 
