@@ -105,6 +105,15 @@ def tables() -> dict[str, Table]:
     return {name: make() for name, make in _figures().items()}
 
 
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    shares = Column(key="share", title="share", unit="share")
+    assert [shares.text({"share": v}) for v in (-2e-17, -4e-5, -6e-5)] == [
+        "0.00 %",
+        "0.00 %",
+        "-0.01 %",
+    ]
+
+
 def test_cells_are_for_people_and_missing_is_empty() -> None:
     assert TABLE.cells() == [
         ["a", "91.24 %", "-1.23", "58.0", "1.234", "1.23 m", "12,345", "0.988"],
