@@ -16,6 +16,8 @@ from dynrt.report.tables_plots import plot_table
 
 DOCS = Path(__file__).parent
 RECORDS = DOCS.parent / "models" / "records"
+#: Of a longer table the page has the picture; the record has the rows.
+MOST_ROWS = 16
 _MARK = re.compile(r"<!-- record: (?P<name>[\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -23,14 +25,12 @@ def shown(name: str) -> str:
     """The command, the table and the picture of a record, between its marks."""
     table = read_table(RECORDS / f"{name}.json")
     plot_table(table, DOCS / "images" / f"{name}.svg", force=True)
-    parts = [
-        f"<!-- record: {name} -->",
-        f"    {table.command}\n",
-        table.markdown(),
-        f"![{table.title}](images/{name}.svg)",
-        "<!-- end -->",
-    ]
-    return "\n".join(parts)
+    rows = table.markdown()
+    if len(table.rows) > MOST_ROWS:
+        rows = "\n".join([*table.notes, ""])
+    picture = f"![{table.title}](images/{name}.svg)"
+    begin = f"<!-- record: {name} -->\n    {table.command}\n"
+    return "\n".join([begin, rows, picture, "<!-- end -->"])
 
 
 def main() -> None:

@@ -95,7 +95,8 @@ def _subject(table: Table) -> str:
 def _ddi(made: Figure, table: Table, _: Dataset | None) -> None:
     known = [key for key in ("mean_energy", "seconds") if _pairs(table, key, "accuracy")]
     panels = made.subplots(1, 1 + len(known), sharey=True, squeeze=False)[0]
-    name = next(iter(table.bundles), "ours")
+    ours = sorted({str(row["network"]) for row in table.rows if row.get("network")})
+    name = ours[0] if len(ours) == 1 else f"the best of {len(ours)} of ours"
     budget = panels[0]
     _line(
         budget,
