@@ -48,7 +48,9 @@ def test_an_interrupted_evaluation_leaves_no_process(tmp_path: Path) -> None:
     write_bundle(colour_bundle(), bundle)
     np.savez(tmp_path / "d.npz", pictures=pictures.pictures, labels=pictures.labels)
     root = Path(__file__).parents[2]
-    program = "import sys; from dynrt.cli import main; main(sys.argv[1:])"
+    # Whoever starts the tests in the background of a shell has them ignore interrupts.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; import sys; from dynrt.cli import main; main(sys.argv[1:])"
     data = f"npz:{tmp_path / 'd.npz'}"
     budgets = ",".join(f"{flops}" for flops in range(2000, 12_000, 200))
     asked = ["eval", str(bundle), "--workers", "2", "--data", data, "--budgets", budgets]
@@ -66,7 +68,10 @@ def test_an_interrupted_evaluation_leaves_no_process(tmp_path: Path) -> None:
         children = [int(c) for c in listed]
     time.sleep(0.5)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    try:
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 130, said
     assert said.strip().splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in said
