@@ -130,20 +130,6 @@ def source_files(target: Target) -> list[Path]:
     return sorted(p for p in SOURCES.glob("*.c") if p.name not in absent)
 
 
-def host_command(
-    compiler: Sequence[str],
-    files: Sequence[Path],
-    out: Path,
-    *,
-    build: str,
-    flags: Sequence[str] = (),
-) -> list[str]:
-    """The command that compiles ``files`` for this machine in one go."""
-    names = [str(p) for p in files]
-    define = f'-DDYNRT_BUILD="{build}"'
-    return [*compiler, *LANGUAGE, *flags, define, f"-I{SOURCES}", *names, "-o", str(out)]
-
-
 def _build_host(compiler: Sequence[str], work: Path, out: Path, stamp: str) -> None:
     flags = [*LANGUAGE, f'-DDYNRT_BUILD="{stamp}"']
     objects = _compiled(compiler, work, [(file, flags) for file in source_files("host")])
