@@ -25,9 +25,8 @@ def shown(name: str) -> str:
     """The command, the table and the picture of a record, between its marks."""
     table = read_table(RECORDS / f"{name}.json")
     plot_table(table, DOCS / "images" / f"{name}.svg", force=True)
-    rows = table.markdown()
-    if len(table.rows) > MOST_ROWS:
-        rows = "\n".join([*table.notes, ""])
+    short = len(table.rows) <= MOST_ROWS
+    rows = table.markdown() if short else "\n".join([*table.notes, ""])
     picture = f"![{table.title}](images/{name}.svg)"
     begin = f"<!-- record: {name} -->\n    {table.command}\n"
     return "\n".join([begin, rows, picture, "<!-- end -->"])
