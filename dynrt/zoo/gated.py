@@ -18,7 +18,7 @@ from dynrt.errors import DynrtError
 from dynrt.zoo.branches import BranchHead
 from dynrt.zoo.chain import Backbone, Chain, Unit
 from dynrt.zoo.channel_gates import DenseOutputMasked, OutputMasked, spread
-from dynrt.zoo.decisions import choose, choose_rows, hard
+from dynrt.zoo.decisions import choose, choose_rows, hard, take_rows
 from dynrt.zoo.gated_building import (
     ChannelKind,
     branch_places,
@@ -27,7 +27,7 @@ from dynrt.zoo.gated_building import (
     inner_masked,
     new_branch,
 )
-from dynrt.zoo.layer_gates import GATE_WIDTH, LayerGate, UnitGates
+from dynrt.zoo.layer_gates import GATE_WIDTH, LayerGate, UnitGates, mean_pool
 from dynrt.zoo.parts import ExitPart, GatedPart, GatedParts, MeanPool
 
 #: How the names of the gates' parameters begin.
@@ -192,6 +192,7 @@ class GatedNetwork(nn.Module):
                 channels.append(mask if runs is None else mask * runs)
             new = self._unit(unit, x, previous, runs, mask)
             x, previous = (torch.cat([x, new], 1), new) if unit.dense else (new, x)
+            _keep_layout(x)
             if unit.name in wanted and unit.name != last:
                 maps.append(x)
         empty = torch.zeros(count, 0)
@@ -210,15 +211,22 @@ class GatedNetwork(nn.Module):
         passes = previous if unit.dense else x
         if runs is not None and self.training and self._explored < 1:
             return choose_rows(
-                lambda rows: self._masked(
-                    unit, x[rows], passes[rows], None if mask is None else mask[rows]
-                ),
+                lambda rows: self._masked_rows(unit, x, passes, mask, rows),
                 passes,
                 runs,
                 self._explored,
             )
         new = self._masked(unit, x, passes, mask)
         return new if runs is None else choose(new, passes, runs[:, :, None, None])
+
+    def _masked_rows(
+        self, unit: Unit, x: Tensor, passes: Tensor, mask: Tensor | None, rows: Tensor
+    ) -> Tensor:
+        """The same for the pictures of these indices alone."""
+        taken = take_rows(x, rows)
+        if mask is None:
+            return self._masked(unit, taken, taken, None)
+        return self._masked(unit, taken, take_rows(passes, rows), take_rows(mask, rows))
 
     def _masked(self, unit: Unit, x: Tensor, passes: Tensor, mask: Tensor | None) -> Tensor:
         """The unit's output where it runs."""
@@ -285,7 +293,16 @@ def _modules(part: GatedPart) -> list[nn.Module]:
     return [m for m in (part.module, part.layer_gate, part.channel_gate) if m is not None]
 
 
+def _keep_layout(x: Tensor) -> None:
+    """Have the gradient of a channels-last map be so, too.
+
+    That of a mean or of a shortcut is not, and would stay as it is through all units that are skipped.
+    """
+    if x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
+        x.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
+
+
 def _step(gate: LayerGate, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A layer gate in float32, whatever precision the features have."""
     with torch.autocast(x.device.type, enabled=False):
-        return gate.step(x.mean((2, 3)).float(), h, c)
+        return gate.step(mean_pool(x).float(), h, c)

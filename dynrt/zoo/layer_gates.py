@@ -9,8 +9,9 @@ The paper gives the sizes (10 and 10), as SkipNet before it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from dynrt.errors import DynrtError
@@ -18,6 +19,34 @@ from dynrt.zoo.resnet import BasicBlock, ResNet
 
 #: Numbers after the projection, and size of the hidden state.
 GATE_WIDTH = 10
+
+
+def mean_pool(x: Tensor) -> Tensor:
+    """``(n, channels, height, width)`` to ``(n, channels)``; the gradient has the layout of ``x``.
+
+    That of ``x.mean((2, 3))`` has the plain one, in which summing a channels-last network's gates
+    and features takes longer than a gate does.
+    """
+    pooled: Tensor = _MeanPool.apply(x)
+    return pooled
+
+
+class _MeanPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = x.shape
+        ctx.last = x.is_contiguous(memory_format=torch.channels_last)
+        if not ctx.last:
+            return x.mean((2, 3))
+        return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1) / (x.shape[2] * x.shape[3])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        count, channels, height, width = ctx.size
+        each = grad / (height * width)
+        if not ctx.last:
+            return each[:, :, None, None].expand(ctx.size)
+        return each.repeat(1, height * width).view(count, height, width, channels).movedim(3, 1)
 
 
 class LayerGate(nn.Module):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dynrt.zoo import DenseNet, GatedNetwork, GatedOutput, ResNet, gated
-from dynrt.zoo.decisions import ROWS_MULTIPLE, choose, choose_rows, rows_to_compute
+from dynrt.zoo.decisions import ROWS_MULTIPLE, choose, choose_rows, rows_to_compute, take_rows
 from dynrt.zoo.gated_building import ChannelKind
 
 
@@ -39,7 +39,7 @@ def _gradients(partly: bool, kept: list[bool], explored: float, shift: int = 0) 
     x = torch.randn(len(kept), 2, 4, 4, dtype=torch.float64).roll(shift, 0).requires_grad_()
     runs = _runs(kept).double().requires_grad_()
     if partly:
-        out = choose_rows(lambda rows: unit(x[rows]), x, runs, explored)
+        out = choose_rows(lambda rows: unit(take_rows(x, rows)), x, runs, explored)
     else:
         out = choose(unit(x), x, runs[:, :, None, None])
     out.square().sum().backward()
@@ -76,6 +76,37 @@ def test_the_gradient_of_a_skip_is_right_on_average() -> None:
     parts = [_gradients(True, skipped, 1 / 3, k * ROWS_MULTIPLE)[-1] for k in range(3)]
     assert all(int((part != 0).sum()) == ROWS_MULTIPLE for part in parts)
     torch.testing.assert_close(torch.stack([part.sum() for part in parts]).mean(), whole)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_batch_in_part_keeps_its_memory_layout(layout: torch.memory_format) -> None:
+    kept = [i % 5 == 0 for i in range(40)]
+    leaf = torch.randn(40, 3, 4, 6).contiguous(memory_format=layout).requires_grad_()
+    seen: list[Tensor] = []
+    out = choose_rows(lambda rows: 2 * take_rows(leaf, rows), leaf, _runs(kept), 0.0)
+    leaf.register_hook(seen.append)
+    out.backward(torch.ones_like(out))
+    assert out.is_contiguous(memory_format=layout)
+    assert seen[-1].is_contiguous(memory_format=layout)
+    # 2 where it runs, 1 where it is passed on.
+    torch.testing.assert_close(seen[-1][:, 0, 0, 0], 1.0 + _runs(kept)[:, 0])
+
+
+def test_a_network_in_channels_last_has_every_gradient_so() -> None:
+    net = GatedNetwork(ResNet(14), branches=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.explore(0.0)
+    layouts: list[bool] = []
+    for unit in net.chain.units:
+        unit.module.register_full_backward_hook(
+            lambda _m, _in, out: layouts.append(
+                out[0].is_contiguous(memory_format=torch.channels_last)
+            )
+        )
+    x = torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    out: GatedOutput = net(x)
+    torch.stack([logits.square().sum() for logits in (*out.logits, out.layer)]).sum().backward()
+    assert layouts
+    assert all(layouts)
 
 
 def test_all_skipped_and_none_explored_is_passed_on() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from dynrt.errors import DynrtError
 from dynrt.zoo import ResNet, segments
-from dynrt.zoo.layer_gates import GATE_WIDTH, LayerGates, skippable
+from dynrt.zoo.layer_gates import GATE_WIDTH, LayerGates, mean_pool, skippable
 
 
 def test_one_block_of_every_stage_of_resnet74_always_runs() -> None:
@@ -73,3 +73,17 @@ def test_the_lstm_and_the_score_are_shared_and_the_projections_are_not() -> None
         owners = {id(getattr(gate, name)) for gate in gates}
         assert len(owners) == (1 if name in shared else len(gates))
     assert gates[0].get_submodule("cell").hidden_size == GATE_WIDTH
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_pool_of_a_gate_is_the_mean_and_its_gradient_has_the_maps_layout(
+    layout: torch.memory_format,
+) -> None:
+    x = torch.randn(3, 5, 4, 6, dtype=torch.float64).contiguous(memory_format=layout)
+    x.requires_grad_()
+    torch.testing.assert_close(mean_pool(x), x.mean((2, 3)))
+    weights = torch.randn(3, 5, dtype=torch.float64)
+    (grad,) = torch.autograd.grad((mean_pool(x) * weights).sum(), x)
+    torch.testing.assert_close(grad, (weights / 24)[:, :, None, None].expand_as(x))
+    if layout == torch.channels_last:
+        assert grad.is_contiguous(memory_format=layout)
