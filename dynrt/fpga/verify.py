@@ -12,6 +12,7 @@ from dynrt.errors import SessionError
 from dynrt.fpga.manifest import Case
 from dynrt.fpga.records import SampleRecord
 from dynrt.ir.graph import Argmax, Array, ControlNode, Exit, Graph, NodeId, PortRef
+from dynrt.ir.rules import can_accept
 from dynrt.ir.trace import Step
 from dynrt.runtime import Network, Result
 from dynrt.runtime.backends import Backend
@@ -109,17 +110,24 @@ def expected(
 ) -> tuple[Expected, ...]:
     """What onnxruntime makes of the inputs under a case's decisions, node by node.
 
+    The board runs the head of every exit that it passes, also where no score can reach the
+    threshold, so that this run does, too.
+
     Raises:
         SessionError: a decision cannot be forced.
         InputError, BackendError: an input is not what the network takes, or fails.
     """
     graph = bundle.graph
     bounds: dict[NodeId, float | tuple[float, ...]] = {}
+    for name in graph.exits:
+        node = graph.by_name[name]
+        if isinstance(node, Exit) and node.accept.scored:
+            if not can_accept(node.accept, node.accept.threshold):
+                bounds[name] = _refuses(node)
     for name, value in case.force.items():
         node = graph.by_name.get(name)
         if isinstance(node, Exit) and node.accept.scored:
-            refuses = _BEYOND if node.accept.kind == "hinge" else _TOP
-            bounds[name] = -_BEYOND if value else refuses
+            bounds[name] = -_BEYOND if value else _refuses(node)
         elif isinstance(node, ControlNode):
             if not isinstance(node.rule, Argmax):
                 own = tuple(-_BEYOND if value >> a & 1 else _BEYOND for a in range(node.actions))
@@ -130,6 +138,11 @@ def expected(
     with Network(graph, backend, bundle=bundle) as network:
         network.set(thresholds=bounds)
         return tuple(_expected(graph, network.run(each, trace=True)) for each in inputs)
+
+
+def _refuses(node: Exit) -> float:
+    """A threshold at which the exit never accepts, and its head runs."""
+    return _BEYOND if node.accept.kind == "hinge" else _TOP
 
 
 def _expected(graph: Graph, result: Result) -> Expected:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 import pytest
 
-from dynrt.bundle import read_bundle, resolve
+from dynrt.bundle import read_bundle, replace_parts, resolve
 from dynrt.errors import SessionError
 from dynrt.fpga.cases import forced_units, gated_units, path_cases, skipping_cases
 from dynrt.fpga.manifest import FREE, Case
 from dynrt.fpga.records import SampleRecord
 from dynrt.fpga.verify import Expected, compare, expected
+from dynrt.ir.graph import Exit
 from tests.bundle.samples import skip_bundle
 from tests.cli.colours import IMAGE, colour_bundle, gated_bundle
 
@@ -34,6 +39,23 @@ def test_forced_decisions_do_not_change_what_is_computed() -> None:
         np.testing.assert_array_equal(free.answer, forced.answer)
     early = expected(bundle, Case(name="x", force={"exit1": 1}), [PICTURE])[0]
     assert early.decisions == {"exit1": 1, "final": None}
+
+
+@pytest.mark.parametrize("kind", ["max_softmax", "hinge"])
+def test_the_head_of_an_exit_that_cannot_accept_runs_on_both(kind: Literal["max_softmax", "hinge"]) -> None:
+    bundle = colour_bundle()
+    nodes = tuple(
+        replace(n, accept=replace(n.accept, kind=kind, threshold=math.inf))
+        if isinstance(n, Exit) and n.name == "exit1"
+        else n
+        for n in bundle.graph.nodes
+    )
+    bundle = replace_parts(bundle, graph=replace(bundle.graph, nodes=nodes))
+    (found,) = expected(bundle, FREE, [PICTURE])
+    assert found.path == ("stem", "exit1", "block1", "final")
+    assert found.decisions == {"exit1": 0, "final": None}
+    (early,) = expected(bundle, Case(name="x", force={"exit1": 1}), [PICTURE])
+    assert early.exit == "exit1"
 
 
 def test_skipping_by_exits_takes_the_nearest() -> None:
