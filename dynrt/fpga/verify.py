@@ -119,18 +119,18 @@ def expected(
     """
     graph = bundle.graph
     bounds: dict[NodeId, float | tuple[float, ...]] = {}
-    for name in graph.exits:
-        node = graph.by_name[name]
-        if isinstance(node, Exit) and node.accept.scored:
-            if not can_accept(node.accept, node.accept.threshold):
-                bounds[name] = _refuses(node)
+    for node in graph.nodes:
+        if not isinstance(node, Exit) or not node.accept.scored:
+            continue
+        if not can_accept(node.accept, node.accept.threshold):
+            bounds[node.name] = _refuses(node)
     for name, value in case.force.items():
-        node = graph.by_name.get(name)
-        if isinstance(node, Exit) and node.accept.scored:
-            bounds[name] = -_BEYOND if value else _refuses(node)
-        elif isinstance(node, ControlNode):
-            if not isinstance(node.rule, Argmax):
-                own = tuple(-_BEYOND if value >> a & 1 else _BEYOND for a in range(node.actions))
+        forced = graph.by_name.get(name)
+        if isinstance(forced, Exit) and forced.accept.scored:
+            bounds[name] = -_BEYOND if value else _refuses(forced)
+        elif isinstance(forced, ControlNode):
+            if not isinstance(forced.rule, Argmax):
+                own = tuple(-_BEYOND if value >> a & 1 else _BEYOND for a in range(forced.actions))
                 bounds[name] = own if len(own) > 1 else own[0]
         else:
             raise SessionError(f"{name!r} takes no decision that can be forced")

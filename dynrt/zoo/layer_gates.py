@@ -38,14 +38,15 @@ class _MeanPool(torch.autograd.Function):
         ctx.last = x.is_contiguous(memory_format=torch.channels_last)
         if not ctx.last:
             return x.mean((2, 3))
-        return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1) / (x.shape[2] * x.shape[3])
+        total: Tensor = x.permute(0, 2, 3, 1).flatten(1, 2).sum(1)
+        return total / (x.shape[2] * x.shape[3])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         count, channels, height, width = ctx.size
-        each = grad / (height * width)
+        each: Tensor = grad / (height * width)
         if not ctx.last:
-            return each[:, :, None, None].expand(ctx.size)
+            return each[:, :, None, None].expand(count, channels, height, width)
         return each.repeat(1, height * width).view(count, height, width, channels).movedim(3, 1)
 
 

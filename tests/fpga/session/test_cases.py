@@ -42,7 +42,9 @@ def test_forced_decisions_do_not_change_what_is_computed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["max_softmax", "hinge"])
-def test_the_head_of_an_exit_that_cannot_accept_runs_on_both(kind: Literal["max_softmax", "hinge"]) -> None:
+def test_the_head_of_an_exit_that_cannot_accept_runs_on_both(
+    kind: Literal["max_softmax", "hinge"],
+) -> None:
     bundle = colour_bundle()
     nodes = tuple(
         replace(n, accept=replace(n.accept, kind=kind, threshold=math.inf))
