@@ -8,7 +8,7 @@ from dynrt.bundle import Bundle, packaged_models, read_bundle, resolve
 from dynrt.errors import BundleNotFoundError
 
 #: What runs where no bundle is named.
-DEFAULT = "resnet38-ddi"
+DEFAULT = "resnet74-ddi"
 
 
 def open_bundle(name: str | None) -> Bundle:

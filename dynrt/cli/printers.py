@@ -12,6 +12,7 @@ from dynrt.cli import one_line, records
 from dynrt.cli.energies import energy_of, energy_source, energy_unit
 from dynrt.cli.text import WIDTH, Column, budget_text, heading, line, megaflops, short_path, to_json
 from dynrt.ir.cost import Budget
+from dynrt.ir.flow import gates_of
 from dynrt.runtime import Result
 from dynrt.units import macs_to_flops
 
@@ -32,7 +33,7 @@ class Head:
 
 
 class TablePrinter:
-    """Rows as they come, a summary at the end."""
+    """Rows as they come, a summary at the end. A path is shown without the gates along it."""
 
     def __init__(self, head: Head) -> None:
         self._head = head
@@ -40,6 +41,7 @@ class TablePrinter:
         self._stopped = 0
         self._exits: Counter[str] = Counter()
         bundle = head.bundle
+        self._gates = gates_of(bundle.graph)
         unit = energy_unit(bundle)
         self._with_energy = unit is not None
         label = min(12, max((len(name) for name in bundle.labels), default=5))
@@ -79,7 +81,7 @@ class TablePrinter:
             result.exit + ("*" if stopped else ""),
             megaflops(result.flops),
             f"{result.seconds * 1e3:.1f}",
-            short_path(result.path),
+            short_path([name for name in result.path if name not in self._gates]),
         ]
         if self._with_energy:
             energy = energy_of(result)
