@@ -118,12 +118,10 @@ def expected(
         InputError, BackendError: an input is not what the network takes, or fails.
     """
     graph = bundle.graph
-    bounds: dict[NodeId, float | tuple[float, ...]] = {}
-    for node in graph.nodes:
-        if not isinstance(node, Exit) or not node.accept.scored:
-            continue
-        if not can_accept(node.accept, node.accept.threshold):
-            bounds[node.name] = _refuses(node)
+    exits = [n for n in graph.nodes if isinstance(n, Exit) and n.accept.scored]
+    bounds: dict[NodeId, float | tuple[float, ...]] = {
+        n.name: _refuses(n) for n in exits if not can_accept(n.accept, n.accept.threshold)
+    }
     for name, value in case.force.items():
         forced = graph.by_name.get(name)
         if isinstance(forced, Exit) and forced.accept.scored:

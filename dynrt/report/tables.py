@@ -53,7 +53,7 @@ def _energy(value: float) -> str:
 
 _TEXTS: Mapping[str, Any] = {
     "count": lambda v: f"{v:,}",
-    "share": lambda v: f"{round(100 * v, 2) + 0.0:.2f} %",  # no -0.00
+    "share": lambda v: f"{100 * v:z.2f} %",
     "points": lambda v: f"{100 * v:+.2f}",
     "flops": lambda v: f"{v / 1e6:.1f}",
     "seconds": lambda v: f"{1e3 * v:.3f}",

@@ -226,7 +226,8 @@ class GatedNetwork(nn.Module):
         taken = take_rows(x, rows)
         if mask is None:
             return self._masked(unit, taken, taken, None)
-        return self._masked(unit, taken, take_rows(passes, rows), take_rows(mask, rows))
+        passed = taken if passes is x else take_rows(passes, rows)
+        return self._masked(unit, taken, passed, take_rows(mask, rows))
 
     def _masked(self, unit: Unit, x: Tensor, passes: Tensor, mask: Tensor | None) -> Tensor:
         """The unit's output where it runs."""
